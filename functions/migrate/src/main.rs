@@ -1,0 +1,7 @@
+//! Lambda entry point of the migrations.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    shared::invocation::serve(migrate::handle)
+}

@@ -1,0 +1,30 @@
+//! Lectern on one machine: the HTTP API as API Gateway and Lambda would run it, with servers of its own.
+//!
+//! * The gateway: [`template`] (routes), [`authorizer`] (tokens), [`api`] (from a request to a function's event and
+//!   back), [`server`] (HTTP, and `/_local`).
+//! * The servers: [`services`] finds or fetches PostgreSQL and Redis and runs them for us alone.
+//! * The commands: [`run`] is `make run`, [`with_services`] runs the tests, [`demo`] is what a new database begins with.
+//!
+//! Nothing here is part of the Lambda binaries.
+
+pub mod api;
+pub mod authorizer;
+mod cors;
+pub mod demo;
+pub mod error;
+mod event;
+mod functions;
+mod query;
+pub mod run;
+mod say;
+pub mod server;
+pub mod services;
+pub mod settings;
+mod signals;
+pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod with_services;
+pub mod workspace;
+
+pub use say::note;

@@ -1,0 +1,248 @@
+//! `lectern run`: everything that `make run` promises, from an empty machine to the line that says it is ready, and back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use shared::app::App;
+use shared::config::{Config, log_settings};
+use shared::telemetry::{self, LogSettings};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval_at};
+
+use crate::api::{Api, InvokeError};
+use crate::authorizer::{Authorizer, SigningKey};
+use crate::demo::{self, Demo};
+use crate::error::{Context, Error, Result};
+use crate::say::{note, say};
+use crate::server;
+use crate::services::Home;
+use crate::services::postgres::{Postgres, Profile};
+use crate::services::redis::{Program, Redis};
+use crate::settings::{self, Settings};
+use crate::signals::Signals;
+use crate::template::Template;
+use crate::workspace::{Lock, Workspace};
+
+/// The database within the cluster that is started here.
+const DATABASE: &str = "lectern";
+/// A single person needs no more databases in a Redis than it has by default.
+const REDIS_DATABASES: u32 = 16;
+/// All functions share one process here, and with it one pool.
+const DATABASE_CONNECTIONS: &str = "10";
+
+/// Runs the API until a signal comes.
+///
+/// # Errors
+/// When something that it needs is not there or cannot be started.
+pub async fn run(workspace: &Workspace, settings: &Settings) -> Result<()> {
+    let mut signals = Signals::listen()?;
+    let state = workspace.state()?;
+    let mut lock = claim(&state)?;
+    let listener = bind(settings.port).await?;
+    let address = listener.local_addr().context(|| "the port is not known")?;
+    lock.sign(&format!("process {}, http://{address}", std::process::id()))?;
+    telemetry::init(&LogSettings { json: false, level: settings.log_level.clone(), ..log_settings() });
+    let template = Template::read(&workspace.template())?;
+
+    // A signal may come while all this is still being made ready; what was started by then must be stopped, too.
+    let mut servers = Servers::default();
+    let ready = tokio::select! {
+        ready = make_ready(&mut servers, &state, &template, settings) => ready.map(Some),
+        _ = signals.next() => Ok(None),
+    };
+    let ended = match ready {
+        Ok(Some(api)) => {
+            say(format!("Lectern is ready on http://{address}"));
+            serve(listener, api, &mut servers, &mut signals).await
+        }
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    servers.stop().await.and(ended)
+}
+
+/// One run a directory: two would fight over the database's files.
+fn claim(state: &Path) -> Result<Lock> {
+    Lock::take(&state.join("run.lock"))?
+        .map_err(|holder| Error::new(format!("Lectern is running in this directory already ({holder})")))
+}
+
+/// Takes the port before the slow work, so that a port that is taken is told at once. Clients wait until all is ready.
+async fn bind(port: u16) -> Result<TcpListener> {
+    TcpListener::bind(("127.0.0.1", port))
+        .await
+        .context(|| format!("port {port} of 127.0.0.1 cannot be used; choose another one with PORT=… make run"))
+}
+
+/// Starts what is missing, migrates, loads the demo, and puts the API together.
+async fn make_ready(servers: &mut Servers, state: &Path, template: &Template, settings: &Settings) -> Result<Arc<Api>> {
+    let (database_url, redis_url) = servers.start(state, settings).await?;
+    let config = read_config(&database_url, redis_url.as_deref())?;
+    // Making a key takes a moment of pure computing.
+    let key_file = state.join("token-key.pem");
+    let key = tokio::task::spawn_blocking(move || SigningKey::load_or_generate(&key_file)).await;
+    let key = key.context(|| "no key could be made")??;
+    let authorizer = Authorizer::new(key, &config.groups_claim);
+    let app = App::new(config).context(|| "the API cannot be put together")?;
+    let api = Arc::new(Api::new(Arc::new(app), template, authorizer)?);
+    migrate(&api).await?;
+    load_demo(&api, &database_url, state).await;
+    Ok(api)
+}
+
+/// The functions' own configuration, with the servers that are used here.
+fn read_config(database_url: &str, redis_url: Option<&str>) -> Result<Config> {
+    Config::from_lookup(|name| match name {
+        "DATABASE_URL" => Some(database_url.to_owned()),
+        "REDIS_URL" => redis_url.map(str::to_owned),
+        "DATABASE_CONNECTIONS" => settings::read(name).or_else(|| Some(DATABASE_CONNECTIONS.to_owned())),
+        _ => settings::read(name),
+    })
+    .context(|| "the environment cannot be used")
+}
+
+async fn migrate(api: &Api) -> Result<()> {
+    let result = api.invoke("migrate", json!({})).await;
+    let done = result.map_err(|error| Error::new(shown(&error))).context(|| "the database could not be migrated")?;
+    let applied = done["applied"].as_array().map_or(0, Vec::len);
+    if applied > 0 {
+        say(format!("Applied {applied} migrations; the schema is at version {}.", done["version"]));
+    }
+    Ok(())
+}
+
+/// A demo that cannot be loaded is no reason not to run.
+async fn load_demo(api: &Api, database_url: &str, state: &Path) {
+    match demo::load_once(api, database_url, state).await {
+        Ok(Demo::Loaded) => say("Loaded the demo courses, written by ada and taken by alice, ben, chen and others."),
+        Ok(Demo::Outdated) => say("The demo of another version was loaded half; it stays as it is."),
+        Ok(Demo::Known | Demo::Unwanted) => {}
+        Err(error) => {
+            note(format!("The demo courses could not be loaded; the next start tries again: {}", error.report()))
+        }
+    }
+}
+
+/// Serves until a signal comes or a server of ours dies.
+async fn serve(listener: TcpListener, api: Arc<Api>, servers: &mut Servers, signals: &mut Signals) -> Result<()> {
+    let schedules = start_schedules(&api);
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server::serve(listener, api, async move { drop(stopped.await) }));
+    let ended = tokio::select! {
+        _ = signals.next() => Ok(()),
+        how = servers.ended() => Err(Error::new(how)),
+    };
+    drop(schedules);
+    drop(stop);
+    serving.await.context(|| "the server broke")?;
+    ended
+}
+
+/// Runs the scheduled functions as their schedules say, for as long as the set lives.
+fn start_schedules(api: &Arc<Api>) -> JoinSet<()> {
+    let mut schedules = JoinSet::new();
+    for function in &api.template().functions {
+        for period in &function.schedules {
+            schedules.spawn(repeat(api.clone(), function.binary.clone(), *period));
+        }
+    }
+    schedules
+}
+
+async fn repeat(api: Arc<Api>, binary: String, period: Duration) {
+    let mut ticks = interval_at(Instant::now() + period, period);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = api.invoke(&binary, Value::Object(Default::default())).await {
+            note(format!("{binary} failed: {}", shown(&error)));
+        }
+    }
+}
+
+fn shown(error: &InvokeError) -> String {
+    match error {
+        InvokeError::Unknown => "there is no such function".to_owned(),
+        InvokeError::Failed { error_type, message } => format!("{error_type}: {message}"),
+    }
+}
+
+/// The servers that were started here, and nothing else.
+#[derive(Default)]
+struct Servers {
+    postgres: Option<Postgres>,
+    redis: Option<Redis>,
+}
+
+impl Servers {
+    /// Starts what the settings do not name, and answers the URLs of what is used.
+    async fn start(&mut self, state: &Path, settings: &Settings) -> Result<(String, Option<String>)> {
+        let database_url = match &settings.database_url {
+            Some(url) => {
+                say("PostgreSQL: the one of DATABASE_URL.");
+                url.clone()
+            }
+            None => self.start_postgres(state).await?,
+        };
+        let redis_url = match &settings.redis_url {
+            Some(url) => {
+                say("Redis: the one of REDIS_URL.");
+                Some(url.clone())
+            }
+            None => self.start_redis(state).await?,
+        };
+        Ok((database_url, redis_url))
+    }
+
+    async fn start_postgres(&mut self, state: &Path) -> Result<String> {
+        let home = Home::prepare(state).await?;
+        home.notice().into_iter().for_each(say);
+        let postgres = self.postgres.insert(Postgres::start(&home, Profile::Durable).await?);
+        postgres.ensure_database(DATABASE).await?;
+        say(format!("PostgreSQL: our own on {}, its data in {}.", postgres.address(), home.path().display()));
+        Ok(postgres.url(DATABASE))
+    }
+
+    async fn start_redis(&mut self, state: &Path) -> Result<Option<String>> {
+        let home = Home::prepare(state).await?;
+        let Some(program) = Program::find(&home) else {
+            say("Redis: none is installed, so nothing is cached.");
+            return Ok(None);
+        };
+        let redis = self.redis.insert(Redis::start(&home, &program, REDIS_DATABASES).await?);
+        say(format!("Redis: our own on {}.", redis.address()));
+        Ok(Some(redis.url()))
+    }
+
+    /// Waits until one of the servers ends by itself, and tells which.
+    async fn ended(&mut self) -> String {
+        let postgres = async {
+            match &mut self.postgres {
+                Some(postgres) => postgres.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let redis = async {
+            match &mut self.redis {
+                Some(redis) => redis.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            how = postgres => how,
+            how = redis => how,
+        }
+    }
+
+    async fn stop(self) -> Result<()> {
+        if let Some(redis) = self.redis {
+            redis.stop().await?;
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,372 @@
+//! Figures per course: reading them, refreshing those of changed courses, and checking all of them from the ground.
+//!
+//! Whoever writes something that may move a course's figures appends a row to `course_changes` in the same transaction.
+//! A refresh takes the courses that have such rows, and those whose window of activity is due; it deletes the rows and
+//! stores the figures under one lock and one snapshot, so that a write is either in the figures or still has its row.
+
+use std::time::Instant;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{
+    access::Access,
+    app::App,
+    auth::Caller,
+    cache::{Document, Generation, Source},
+    catalogue, courses,
+    db::{Failure, Param, Repeat, Statement, column},
+    error::{Error, reason},
+    telemetry,
+};
+
+/// Learners count as active for so long after their last event.
+const WINDOW_DAYS: i32 = 30;
+/// Courses that are refreshed in one transaction: few enough to lock briefly, many enough to save round trips.
+const BATCH: i64 = 50;
+
+/// By `courses_pkey`, `course_analytics_pkey` and `enrollments_pkey`.
+const FIGURES: Statement = Statement {
+    name: "analytics.figures",
+    sql: "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+            json_build_object(
+                'courseId', courses.id,
+                'totalEnrollments', course_analytics.total_enrollments,
+                'activeLearners', course_analytics.active_learners,
+                'completedEnrollments', course_analytics.completed_enrollments,
+                'completionRate', course_analytics.completion_rate,
+                'avgCompletionTime', course_analytics.avg_completion_time,
+                'medianCompletionTime', course_analytics.median_completion_time,
+                'p25CompletionTime', course_analytics.p25_completion_time,
+                'p75CompletionTime', course_analytics.p75_completion_time,
+                'avgTimeSpent', course_analytics.avg_time_spent,
+                'asOf', rfc3339_v1(course_analytics.as_of),
+                'windowDays', coalesce(course_analytics.window_days, 30)
+            )::text as body
+        from courses
+        left join course_analytics on course_analytics.course_id = courses.id
+        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        where courses.id = $1",
+};
+
+/// The next changed or due courses behind $2. By `course_changes_course_idx` and `course_analytics_due_idx`.
+const PENDING: Statement = Statement {
+    name: "analytics.pending",
+    sql: "select pending.course_id
+        from (
+            select course_changes.course_id from course_changes
+            union
+            select course_analytics.course_id
+            from course_analytics
+            join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
+            where course_analytics.due_at <= $1
+        ) as pending
+        where $2 is null or pending.course_id > $2
+        order by pending.course_id
+        limit $3",
+};
+
+/// Every course behind $2, for a reconciliation; $1 is not needed and keeps the parameters alike.
+const ALL: Statement = Statement {
+    name: "analytics.all",
+    sql: "select courses.id as course_id from courses
+        where $1 is not null and ($2 is null or courses.id > $2) order by courses.id limit $3",
+};
+
+/// How many courses [`PENDING`] would find.
+const REMAINING: Statement = Statement {
+    name: "analytics.remaining",
+    sql: "select count(*) as remaining
+        from (
+            select course_changes.course_id from course_changes
+            union
+            select course_analytics.course_id
+            from course_analytics
+            join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
+            where course_analytics.due_at <= $1
+        ) as pending",
+};
+
+/// Makes sure that each course has its row, which is what gets locked.
+const PREPARE: Statement = Statement {
+    name: "analytics.prepare",
+    sql: "insert into course_analytics (course_id)
+        select courses.id from courses where courses.id = any($1)
+        on conflict (course_id) do nothing",
+};
+
+/// Locks the courses that no other refresh is at; that one will do them.
+const LOCK: Statement = Statement {
+    name: "analytics.lock",
+    sql: "select course_analytics.course_id
+        from course_analytics
+        where course_analytics.course_id = any($1)
+        order by course_analytics.course_id
+        for update skip locked",
+};
+
+/// Deletes the marks and stores the figures of locked courses; runs after the lock, so its snapshot is newer.
+///
+/// By `enrollments_course_idx`: one course's enrollments each. A course whose analytics are off keeps its figures.
+const COMPUTE: Statement = Statement {
+    name: "analytics.compute",
+    sql: "with cleared as (
+            delete from course_changes where course_changes.course_id = any($1)
+        ), figures as (
+            select
+                courses.id as course_id,
+                count(enrollments.user_id)::integer as total_enrollments,
+                (count(*) filter (
+                    where enrollments.last_activity_at > $2 - make_interval(days => $3)
+                ))::integer as active_learners,
+                count(enrollments.completed_at)::integer as completed_enrollments,
+                case when count(enrollments.user_id) > 0 then
+                    floor(count(enrollments.completed_at) * 10000.0 / count(enrollments.user_id)) / 100
+                end::numeric(5, 2) as completion_rate,
+                round(avg(times.seconds))::bigint as avg_completion_time,
+                round((percentile_cont(0.5) within group (order by times.seconds))::numeric)::bigint
+                    as median_completion_time,
+                round((percentile_cont(0.25) within group (order by times.seconds))::numeric)::bigint
+                    as p25_completion_time,
+                round((percentile_cont(0.75) within group (order by times.seconds))::numeric)::bigint
+                    as p75_completion_time,
+                round(avg(enrollments.time_spent) filter (where enrollments.completed_at is not null))::bigint
+                    as avg_time_spent,
+                min(enrollments.last_activity_at) filter (
+                    where enrollments.last_activity_at > $2 - make_interval(days => $3)
+                ) + make_interval(days => $3) as due_at
+            from courses
+            left join enrollments on enrollments.course_id = courses.id and enrollments.status <> 'cancelled'
+            cross join lateral (
+                select extract(epoch from enrollments.completed_at - enrollments.enrolled_at) as seconds
+            ) as times
+            where courses.id = any($1) and courses.analytics_enabled
+            group by courses.id
+        ), before as (
+            select course_analytics.* from course_analytics where course_analytics.course_id = any($1)
+        ), stored as (
+            update course_analytics set
+                total_enrollments = figures.total_enrollments,
+                active_learners = figures.active_learners,
+                completed_enrollments = figures.completed_enrollments,
+                completion_rate = figures.completion_rate,
+                avg_completion_time = figures.avg_completion_time,
+                median_completion_time = figures.median_completion_time,
+                p25_completion_time = figures.p25_completion_time,
+                p75_completion_time = figures.p75_completion_time,
+                avg_time_spent = figures.avg_time_spent,
+                window_days = $3,
+                as_of = $2,
+                due_at = figures.due_at
+            from figures
+            where course_analytics.course_id = figures.course_id
+        ), counted as (
+            update courses set enrollment_count = figures.total_enrollments
+            from figures
+            where courses.id = figures.course_id and courses.enrollment_count <> figures.total_enrollments
+            returning courses.id
+        )
+        select
+            coalesce((select array_agg(counted.id) from counted), '{}') as recounted,
+            (
+                select count(*)
+                from figures
+                join before on before.course_id = figures.course_id
+                where (
+                    figures.total_enrollments, figures.active_learners, figures.completed_enrollments,
+                    figures.completion_rate, figures.avg_completion_time, figures.median_completion_time,
+                    figures.p25_completion_time, figures.p75_completion_time, figures.avg_time_spent
+                ) is distinct from (
+                    before.total_enrollments, before.active_learners, before.completed_enrollments,
+                    before.completion_rate, before.avg_completion_time, before.median_completion_time,
+                    before.p25_completion_time, before.p75_completion_time, before.avg_time_spent
+                )
+            ) as changed",
+};
+
+/// Rows of progress that differ from the fold of their attempt's events, and enrollments that differ from the fold of
+/// their progress. One snapshot: writers at work do not look like drift.
+const FOLD_DRIFT: Statement = Statement {
+    name: "analytics.fold_drift",
+    sql: "with from_ledger as (
+            select
+                progress_events.user_id, progress_events.course_id, progress_events.section_id,
+                sum(progress_events.time_spent) as time_spent,
+                min(coalesce(progress_events.occurred_at, progress_events.recorded_at))
+                    filter (where progress_events.completed) as completed_at,
+                min(coalesce(progress_events.occurred_at, progress_events.recorded_at)) as first_at,
+                max(coalesce(progress_events.occurred_at, progress_events.recorded_at)) as last_at
+            from progress_events
+            join enrollments on enrollments.user_id = progress_events.user_id
+                and enrollments.course_id = progress_events.course_id
+                and enrollments.attempt = progress_events.attempt
+            group by progress_events.user_id, progress_events.course_id, progress_events.section_id
+        ), from_progress as (
+            select
+                progress.user_id, progress.course_id, count(progress.completed_at) as completed_sections,
+                sum(progress.time_spent) as time_spent, max(progress.completed_at) as completed_at
+            from progress
+            group by progress.user_id, progress.course_id
+        )
+        select
+            (
+                select count(*)
+                from from_ledger
+                full join progress on progress.user_id = from_ledger.user_id
+                    and progress.course_id = from_ledger.course_id and progress.section_id = from_ledger.section_id
+                where (from_ledger.time_spent, from_ledger.completed_at, from_ledger.first_at, from_ledger.last_at)
+                    is distinct from (progress.time_spent, progress.completed_at, progress.first_at, progress.last_at)
+            ) as progress_drift,
+            (
+                select count(*)
+                from enrollments
+                join courses on courses.id = enrollments.course_id
+                left join from_progress on from_progress.user_id = enrollments.user_id
+                    and from_progress.course_id = enrollments.course_id
+                where enrollments.completed_sections <> coalesce(from_progress.completed_sections, 0)
+                    or enrollments.time_spent <> coalesce(from_progress.time_spent, 0)
+                    or courses.section_count > 0 and from_progress.completed_sections >= courses.section_count
+                        and (enrollments.completed_at is null or enrollments.completed_at > from_progress.completed_at)
+            ) as enrollment_drift",
+};
+
+/// A course's figures, for those who manage it.
+pub async fn figures(app: &App, caller: &Caller, course: Uuid) -> Result<(Document, Source), Error> {
+    let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
+    let row = app.db.query_opt(FIGURES, &params, Repeat::Safe).await?;
+    let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
+    Access::of(&row)?.require_manage()?;
+    Ok((column::<String>(&row, "body")?.into(), Source::Bypass))
+}
+
+/// What a refresh came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refreshed {
+    /// Courses whose figures were stored.
+    pub refreshed: u64,
+    /// Courses that could not be done; they are tried again the next time.
+    pub failed: u64,
+    /// Courses that are still to be done.
+    pub remaining: i64,
+    /// The moment that the figures speak of.
+    pub as_of: DateTime<Utc>,
+    /// After a reconciliation: how many stored values differed from what they are made of.
+    pub drift: Option<i64>,
+}
+
+impl Refreshed {
+    /// As the function answers it.
+    pub fn to_json(self) -> Value {
+        let mut answer = json!({
+            "refreshed": self.refreshed,
+            "failed": self.failed,
+            "remaining": self.remaining,
+            "asOf": self.as_of.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+        });
+        if let Some(drift) = self.drift {
+            answer["drift"] = drift.into();
+        }
+        answer
+    }
+}
+
+/// Refreshes the courses that changed or are due, until all are done or the deadline is near.
+pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
+    let pass = pass(app, PENDING, as_of, deadline).await?;
+    finish(app, pass, as_of, None).await
+}
+
+/// Refreshes, then computes everything again from the ground and counts what did not agree.
+pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
+    let first = pass(app, PENDING, as_of, deadline).await?;
+    let budget = deadline.saturating_duration_since(Instant::now());
+    let rows = app.db.query_within(budget, FOLD_DRIFT, &[], Repeat::Safe).await?;
+    let row = rows.first().ok_or(Error::Internal { context: "counting drift", source: None })?;
+    let progress: i64 = column(row, "progress_drift")?;
+    let enrollments: i64 = column(row, "enrollment_drift")?;
+    // What the first pass has just stored must come out the same again, for every course there is.
+    let second = pass(app, ALL, as_of, deadline).await?;
+    let drift = progress + enrollments + second.changed;
+    if drift > 0 {
+        tracing::error!(progress, enrollments, figures = second.changed, "stored values differ from their sources");
+    }
+    let both = Pass { failed: first.failed + second.failed, ..second };
+    finish(app, both, as_of, Some(drift)).await
+}
+
+async fn finish(app: &App, pass: Pass, as_of: DateTime<Utc>, drift: Option<i64>) -> Result<Refreshed, Error> {
+    let row = app.db.query_one(REMAINING, &[(&as_of, Type::TIMESTAMPTZ)], Repeat::Safe).await?;
+    let remaining = column(&row, "remaining")?;
+    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, drift })
+}
+
+/// One walk over courses in the order of their ids.
+#[derive(Default)]
+struct Pass {
+    refreshed: u64,
+    failed: u64,
+    /// Courses whose figures came out other than they stood.
+    changed: i64,
+}
+
+async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
+    let mut pass = Pass::default();
+    let mut behind: Option<Uuid> = None;
+    while Instant::now() < deadline {
+        let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&behind, Type::UUID), (&BATCH, Type::INT8)];
+        let rows = app.db.query(list, &params, Repeat::Safe).await?;
+        let batch = rows.iter().map(|row| column(row, "course_id")).collect::<Result<Vec<Uuid>, _>>()?;
+        let Some(last) = batch.last() else { break };
+        behind = Some(*last);
+        if pass.add(app, &batch, as_of, deadline).await.is_ok() {
+            continue;
+        }
+        // Something in the batch cannot be done. One by one, the others can.
+        for course in batch {
+            if let Err(failure) = pass.add(app, &[course], as_of, deadline).await {
+                pass.failed += 1;
+                tracing::warn!(%course, error = telemetry::chain(&failure), "the figures of a course were not refreshed");
+            }
+        }
+    }
+    Ok(pass)
+}
+
+impl Pass {
+    /// Refreshes a few courses in one transaction.
+    async fn add(
+        &mut self,
+        app: &App,
+        courses: &[Uuid],
+        as_of: DateTime<Utc>,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let mut session = app.db.session("analytics.refresh", deadline).await?;
+        session.begin().await?;
+        session.query(PREPARE, &[(&courses, Type::UUID_ARRAY)]).await?;
+        let rows = session.query(LOCK, &[(&courses, Type::UUID_ARRAY)]).await?;
+        let locked = rows.iter().map(|row| row.try_get("course_id")).collect::<Result<Vec<Uuid>, _>>();
+        let locked = locked.map_err(|_| Failure::fault(LOCK.name, "no course_id"))?;
+        let params: [Param<'_>; 3] =
+            [(&locked, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
+        let rows = session.query(COMPUTE, &params).await?;
+        session.commit().await?;
+        let row = rows.first().ok_or_else(|| Failure::fault(COMPUTE.name, "no row"))?;
+        let recounted: Vec<Uuid> = row.try_get("recounted").unwrap_or_default();
+        self.refreshed += locked.len() as u64;
+        self.changed += row.try_get::<_, i64>("changed").unwrap_or_default();
+        app.cache.bump(&shown_in(&recounted)).await;
+        Ok(())
+    }
+}
+
+/// Where an enrollmentCount that changed is shown: the courses' pages and the catalogue.
+fn shown_in(recounted: &[Uuid]) -> Vec<Generation> {
+    let mut generations: Vec<Generation> = recounted.iter().map(|course| courses::generation(*course)).collect();
+    if !generations.is_empty() {
+        generations.push(catalogue::generation());
+    }
+    generations
+}

@@ -1,0 +1,346 @@
+//! Redis as a cache of ready-to-send bodies. Knows no noun: keys stand beside the query that they serve.
+//!
+//! An entry carries the generations under which it was loaded. A write replaces a generation by a new unique one after
+//! its commit, one command whatever hangs on it, and every entry loaded before is void. An entry is stored by a script
+//! that refuses when a generation has moved since the reader looked, so a slow reader cannot bring old data back.
+//!
+//! The cache may only make things faster: every step is bounded in time, and every failure is a miss.
+
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use rand::RngExt;
+use redis::{
+    Client, RedisError, Script,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use uuid::Uuid;
+
+use crate::{error::Error, telemetry};
+
+/// Opening a connection, which happens inside the first step.
+const CONNECT_LIMIT: Duration = Duration::from_millis(80);
+/// One command: a cache that needs longer is slower than the database.
+const COMMAND_LIMIT: Duration = Duration::from_millis(50);
+/// One step as a whole, connecting included.
+const STEP_LIMIT: Duration = Duration::from_millis(100);
+/// How long reads leave a cache alone that has just timed out or failed several times.
+const OPEN_FOR: Duration = Duration::from_secs(5);
+/// Quick failures in a row until then; a thawed environment loses its first command, and that alone means nothing.
+const FAILURES_TO_OPEN: u32 = 3;
+/// How long Redis keeps the bytes; how long they count as fresh is in the entry.
+const KEEP_ENTRY: Duration = Duration::from_secs(24 * 3600);
+/// Generations outlive what was stored under them.
+const KEEP_GENERATION: Duration = Duration::from_secs(48 * 3600);
+/// Freshness varies by this much, so that what was filled together does not expire together.
+const JITTER: f64 = 0.1;
+
+/// Stores the last key if the generations, all other keys, are still the ones seen. Arguments: for each generation the
+/// one seen ('' for none) and the one under which the entry stands; then the entry, its life and theirs in ms.
+const FILL: &str = r"
+local last = #KEYS
+for i = 1, last - 1 do
+  if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 1] then return 0 end
+end
+for i = 1, last - 1 do
+  if ARGV[2 * i] ~= ARGV[2 * i - 1] then redis.call('SET', KEYS[i], ARGV[2 * i], 'PX', ARGV[#ARGV]) end
+end
+redis.call('SET', KEYS[last], ARGV[#ARGV - 2], 'PX', ARGV[#ARGV - 1])
+return 1
+";
+
+/// A ready-to-send JSON body; for a page of a list, with the cursor of the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Document {
+    /// The body.
+    pub body: String,
+    /// Where the next page begins.
+    pub next: Option<String>,
+}
+
+impl From<String> for Document {
+    fn from(body: String) -> Self {
+        Self { body, next: None }
+    }
+}
+
+/// Where a body came from; the value of `X-Cache`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The cache.
+    Hit,
+    /// PostgreSQL, because the cache did not have it.
+    Miss,
+    /// PostgreSQL, without asking the cache.
+    Bypass,
+}
+
+impl Source {
+    /// As `X-Cache` says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// The key of something that many entries depend on. All keys of one entry carry the same hash tag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generation(pub String);
+
+/// What is known of an entry before it is looked up.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// The entry's key.
+    pub key: String,
+    /// What it depends on.
+    pub generations: Vec<Generation>,
+    /// How long it counts as fresh.
+    pub fresh_for: Duration,
+}
+
+/// The cache, or the absence of one.
+#[derive(Debug)]
+pub struct Cache(Option<Redis>);
+
+#[derive(Debug)]
+struct Redis {
+    connection: ConnectionHandle,
+    fill: Script,
+    failures: AtomicU32,
+    /// Milliseconds since `epoch` until which reads leave Redis alone.
+    open_until: AtomicU64,
+    epoch: Instant,
+}
+
+/// `ConnectionManager` has no `Debug` of its own.
+#[derive(Clone)]
+struct ConnectionHandle(ConnectionManager);
+
+impl std::fmt::Debug for ConnectionHandle {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("ConnectionManager")
+    }
+}
+
+impl Cache {
+    /// A cache at `url`, or none. Connects when it is first used.
+    pub fn new(url: Option<&str>) -> Result<Self, Error> {
+        let Some(url) = url else { return Ok(Self(None)) };
+        let settings = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(CONNECT_LIMIT))
+            .set_response_timeout(Some(COMMAND_LIMIT));
+        let connection = Client::open(url)
+            .and_then(|client| ConnectionManager::new_lazy_with_config(client, settings))
+            .map_err(|error| Error::internal("reading REDIS_URL", error))?;
+        Ok(Self(Some(Redis {
+            connection: ConnectionHandle(connection),
+            fill: Script::new(FILL),
+            failures: AtomicU32::new(0),
+            open_until: AtomicU64::new(0),
+            epoch: Instant::now(),
+        })))
+    }
+
+    /// The entry of a slot, or what `load` brings, which is then stored.
+    pub async fn read_through(
+        &self,
+        slot: &Slot,
+        load: impl Future<Output = Result<Document, Error>>,
+    ) -> Result<(Document, Source), Error> {
+        let Some(redis) = self.0.as_ref().filter(|redis| !redis.is_open()) else {
+            return Ok((load.await?, Source::Bypass));
+        };
+        let Some(found) = redis.look_up(slot).await else {
+            return Ok((load.await?, Source::Bypass));
+        };
+        if let Some(document) = found.document {
+            return Ok((document, Source::Hit));
+        }
+        let document = load.await?;
+        redis.store(slot, &found.seen, &document).await;
+        Ok((document, Source::Miss))
+    }
+
+    /// Makes void whatever was stored under these generations. Called after the commit, before the answer.
+    ///
+    /// Tried even while reads leave Redis alone: an entry that outlives its write is worse than a wait.
+    pub async fn bump(&self, generations: &[Generation]) {
+        let (Some(redis), false) = (&self.0, generations.is_empty()) else { return };
+        let mut pipeline = redis::pipe();
+        for Generation(key) in generations {
+            pipeline
+                .cmd("SET")
+                .arg(key)
+                .arg(new_generation())
+                .arg("PX")
+                .arg(KEEP_GENERATION.as_millis() as u64)
+                .ignore();
+        }
+        let mut connection = redis.connection.0.clone();
+        redis.step("bump", async move { pipeline.query_async::<()>(&mut connection).await }).await;
+    }
+}
+
+/// What a look-up found: the generations as they are now (empty where there is none), and the entry if it is good.
+struct Found {
+    seen: Vec<Vec<u8>>,
+    document: Option<Document>,
+}
+
+impl Redis {
+    fn is_open(&self) -> bool {
+        self.now() < self.open_until.load(Ordering::Relaxed)
+    }
+
+    fn now(&self) -> u64 {
+        self.epoch.elapsed().as_millis() as u64
+    }
+
+    async fn look_up(&self, slot: &Slot) -> Option<Found> {
+        let mut command = redis::cmd("MGET");
+        for Generation(key) in &slot.generations {
+            command.arg(key);
+        }
+        command.arg(&slot.key);
+        let mut connection = self.connection.0.clone();
+        let mut values: Vec<Option<Vec<u8>>> =
+            self.step("read", async move { command.query_async(&mut connection).await }).await?;
+        let entry = values.pop().flatten();
+        let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
+        let document = entry.and_then(|entry| open(entry, &seen, unix_millis()));
+        Some(Found { seen, document })
+    }
+
+    async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
+        let mut invocation = self.fill.prepare_invoke();
+        let mut generations = Vec::with_capacity(seen.len());
+        for (Generation(key), seen) in slot.generations.iter().zip(seen) {
+            // None, or something that is not ours: begin anew.
+            let generation = read_generation(seen).map_or_else(new_generation, str::to_owned);
+            invocation.key(key).arg(seen).arg(&generation);
+            generations.push(generation);
+        }
+        let jitter = 1.0 + rand::rng().random_range(-JITTER..=JITTER);
+        let until = unix_millis() + slot.fresh_for.mul_f64(jitter).as_millis() as u64;
+        invocation
+            .key(&slot.key)
+            .arg(seal(document, &generations, until))
+            .arg(KEEP_ENTRY.as_millis() as u64)
+            .arg(KEEP_GENERATION.as_millis() as u64);
+        let mut connection = self.connection.0.clone();
+        self.step("fill", async move { invocation.invoke_async::<i64>(&mut connection).await }).await;
+    }
+
+    /// One bounded step; a failure is counted and is nothing.
+    async fn step<T>(&self, step: &'static str, work: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
+        let (failures, error) = match timeout(STEP_LIMIT, work).await {
+            Ok(Ok(value)) => {
+                self.failures.store(0, Ordering::Relaxed);
+                return Some(value);
+            }
+            Ok(Err(error)) if error.is_timeout() => (FAILURES_TO_OPEN, error.to_string()),
+            Ok(Err(error)) => (self.failures.fetch_add(1, Ordering::Relaxed) + 1, error.to_string()),
+            Err(_) => (FAILURES_TO_OPEN, "no answer in time".to_owned()),
+        };
+        telemetry::count_cache_failure();
+        if failures >= FAILURES_TO_OPEN {
+            if !self.is_open() {
+                tracing::warn!(step, error, "the cache is left alone for a while");
+            }
+            self.open_until.store(self.now() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
+        }
+        None
+    }
+}
+
+/// Stands before the body, in one line.
+#[derive(Serialize, Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    generations: Vec<&'a str>,
+    until: u64,
+    next: Option<String>,
+}
+
+fn seal(document: &Document, generations: &[String], until: u64) -> Vec<u8> {
+    let envelope =
+        Envelope { generations: generations.iter().map(String::as_str).collect(), until, next: document.next.clone() };
+    // A struct of strings and a number always serialises.
+    let mut bytes = serde_json::to_vec(&envelope).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes.extend_from_slice(document.body.as_bytes());
+    bytes
+}
+
+/// The document of a stored entry, if it is whole, of these generations and still fresh. The body is not parsed.
+fn open(mut entry: Vec<u8>, generations: &[Vec<u8>], now: u64) -> Option<Document> {
+    let end = entry.iter().position(|byte| *byte == b'\n')?;
+    let body = entry.split_off(end + 1);
+    let envelope: Envelope<'_> = serde_json::from_slice(entry.get(..end)?).ok()?;
+    let current = generations.iter().map(|generation| read_generation(generation));
+    if now >= envelope.until || !current.eq(envelope.generations.iter().copied().map(Some)) {
+        return None;
+    }
+    Some(Document { body: String::from_utf8(body).ok()?, next: envelope.next })
+}
+
+/// Unique, so that a generation which was evicted and made anew never revives what was stored under an old one.
+fn new_generation() -> String {
+    Uuid::now_v7().simple().to_string()
+}
+
+/// A generation as we make them; anything else in its place is none.
+fn read_generation(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.len() == 32)
+}
+
+fn unix_millis() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(generations: &[String]) -> Vec<Vec<u8>> {
+        generations.iter().map(|generation| generation.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn an_entry_comes_back_as_it_was_stored() {
+        let generations = [new_generation(), new_generation()];
+        let document = Document { body: "{\"title\":\"line\\nbreak 🦀\"}\n".into(), next: Some("cursor".into()) };
+        let entry = seal(&document, &generations, 100);
+        assert_eq!(open(entry, &seen(&generations), 99), Some(document));
+    }
+
+    #[test]
+    fn an_entry_of_another_generation_or_past_its_time_is_not_used() {
+        let generations = [new_generation(), new_generation()];
+        let entry = || seal(&Document::from("{}".to_owned()), &generations, 100);
+        assert!(open(entry(), &seen(&generations), 99).is_some());
+        assert_eq!(open(entry(), &seen(&generations), 100), None);
+        assert_eq!(open(entry(), &seen(&generations)[..1], 99), None);
+        for other in [new_generation().into_bytes(), Vec::new(), b"\xff".to_vec()] {
+            assert_eq!(open(entry(), &[seen(&generations)[0].clone(), other], 99), None);
+        }
+    }
+
+    #[test]
+    fn garbage_is_a_miss() {
+        let generations = [new_generation()];
+        let mut torn = seal(&Document::from("{}".to_owned()), &generations, 100);
+        torn.push(0xff);
+        for garbage in [&b""[..], b"\n", b"{}\n{}", b"\xff\xfe", &torn] {
+            assert_eq!(open(garbage.to_vec(), &seen(&generations), 1), None);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Configuration: everything that Lectern reads from its environment, and nowhere else.
+//!
+//! | variable | default | meaning |
+//! |---|---|---|
+//! | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
+//! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
+//! | `REDIS_URL` | none: no cache | `redis://host:port/number` |
+//! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
+//! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
+//! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
+//! | `GRACEFUL_SHUTDOWN` | `false` | `true` closes connections on SIGTERM; costs the registration of an extension |
+
+use std::{fmt, time::Duration};
+
+use crate::telemetry::LogSettings;
+
+/// How long one unit of work may take before the caller is told to come back: API Gateway waits 30 s, a person 3.
+const UNIT_OF_WORK: Duration = Duration::from_millis(2_500);
+/// More connections than this an environment does not need, however many requests Lambda sends it at once.
+const MOST_CONNECTIONS: usize = 16;
+
+/// Lectern's settings.
+#[derive(Clone)]
+pub struct Config {
+    /// Where PostgreSQL is, with the password.
+    pub database_url: String,
+    /// How many connections this environment may hold.
+    pub database_connections: usize,
+    /// How long a request's work in PostgreSQL may take in all, retry included.
+    pub database_budget: Duration,
+    /// Where Redis is; without it nothing is cached.
+    pub redis_url: Option<String>,
+    /// How old an event may be when it is accepted, in days.
+    pub progress_max_event_age_days: u32,
+    /// The claim that lists the caller's groups.
+    pub groups_claim: String,
+    /// Statements slower than this are warned of.
+    pub slow_statement: Duration,
+    /// Whether connections are closed on SIGTERM.
+    pub graceful_shutdown: bool,
+}
+
+impl Config {
+    /// All defaults, for one database and without a cache.
+    pub fn for_database(url: &str) -> Self {
+        Self {
+            database_url: url.to_owned(),
+            database_connections: 1,
+            database_budget: UNIT_OF_WORK,
+            redis_url: None,
+            progress_max_event_age_days: 30,
+            groups_claim: "cognito:groups".to_owned(),
+            slow_statement: Duration::from_secs(1),
+            graceful_shutdown: false,
+        }
+    }
+
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+        Self::from_lookup(|name| std::env::var(name).ok())
+    }
+
+    /// Reads variables through `lookup`; an empty value counts as absent, as `CloudFormation` cannot leave one out.
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let mut env = Environment { lookup: &lookup, problems: &mut problems };
+        let database_url = env.text("DATABASE_URL").unwrap_or_default();
+        if database_url.is_empty() {
+            env.problem("DATABASE_URL", "is required");
+        } else if database_url.parse::<tokio_postgres::Config>().is_err() {
+            env.problem("DATABASE_URL", "is not a PostgreSQL URL");
+        }
+        let redis_url = env.text("REDIS_URL");
+        if redis_url.as_deref().is_some_and(|url| redis::parse_redis_url(url).is_none()) {
+            env.problem("REDIS_URL", "is not a Redis URL");
+        }
+        let defaults = Self::for_database(&database_url);
+        let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
+        let config = Self {
+            database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
+            redis_url,
+            progress_max_event_age_days: env.number(
+                "PROGRESS_MAX_EVENT_AGE_DAYS",
+                defaults.progress_max_event_age_days,
+                1..=36_500,
+            ),
+            groups_claim: env.text("GROUPS_CLAIM").unwrap_or_else(|| defaults.groups_claim.clone()),
+            slow_statement: Duration::from_millis(env.number("SLOW_STATEMENT_MS", 1_000, 1..=600_000).into()),
+            graceful_shutdown: env.flag("GRACEFUL_SHUTDOWN"),
+            ..defaults
+        };
+        if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
+    }
+}
+
+/// How to log, by what Lambda sets: `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`, `AWS_LAMBDA_FUNCTION_NAME`.
+///
+/// Apart from [`Config`], because a configuration that cannot be read must be logged too.
+#[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
+pub fn log_settings() -> LogSettings {
+    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    LogSettings {
+        json: variable("AWS_LAMBDA_LOG_FORMAT").is_none_or(|format| !format.eq_ignore_ascii_case("text")),
+        level: variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
+        service: variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "lectern".to_owned()),
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Config")
+            .field("database_url", &"[redacted]")
+            .field("database_connections", &self.database_connections)
+            .field("redis_url", &self.redis_url.as_ref().map(|_| "[redacted]"))
+            .field("progress_max_event_age_days", &self.progress_max_event_age_days)
+            .field("groups_claim", &self.groups_claim)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Everything that is wrong with the environment, each variable by name; never a value, which may be a secret.
+#[derive(Debug, thiserror::Error)]
+#[error("bad configuration: {}", .0.join("; "))]
+pub struct ConfigError(Vec<String>);
+
+struct Environment<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    problems: &'a mut Vec<String>,
+}
+
+impl Environment<'_> {
+    fn problem(&mut self, name: &str, what: &str) {
+        self.problems.push(format!("{name} {what}"));
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).filter(|value| !value.is_empty())
+    }
+
+    fn number(&mut self, name: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
+        let Some(text) = self.text(name) else { return default };
+        match text.parse() {
+            Ok(number) if range.contains(&number) => number,
+            _ => {
+                self.problem(name, &format!("must be a whole number from {} to {}", range.start(), range.end()));
+                default
+            }
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        match self.text(name).as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => {
+                self.problem(name, "must be `true` or `false`");
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        Config::from_lookup(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://lectern:secret@localhost/lectern");
+
+    #[test]
+    fn all_problems_are_named_at_once_and_no_value_is_shown() {
+        let error = config(&[
+            ("DATABASE_URL", "secret"),
+            ("REDIS_URL", "secret"),
+            ("PROGRESS_MAX_EVENT_AGE_DAYS", "0"),
+            ("GRACEFUL_SHUTDOWN", "yes"),
+        ])
+        .unwrap_err()
+        .to_string();
+        for name in ["DATABASE_URL", "REDIS_URL", "PROGRESS_MAX_EVENT_AGE_DAYS", "GRACEFUL_SHUTDOWN"] {
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn defaults_need_nothing_but_a_database() {
+        let config = config(&[DATABASE, ("REDIS_URL", "")]).unwrap();
+        assert_eq!((config.database_connections, config.redis_url.as_deref()), (1, None));
+        assert_eq!(config.progress_max_event_age_days, 30);
+    }
+
+    #[test]
+    fn the_pool_follows_the_concurrency_that_lambda_announces() {
+        let many = config(&[DATABASE, ("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).unwrap();
+        assert_eq!(many.database_connections, MOST_CONNECTIONS);
+    }
+
+    #[test]
+    fn debug_output_hides_secrets() {
+        let config = config(&[DATABASE, ("REDIS_URL", "redis://:secret@localhost/")]).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
+    }
+}

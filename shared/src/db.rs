@@ -1,0 +1,414 @@
+//! PostgreSQL: the pool, time limits, retries and the meaning of its errors. Knows no table.
+//!
+//! * Every await is bounded. A frozen environment wakes up with connections that look alive and are not, and a silent
+//!   server hangs for ever; no setting of the socket helps against either.
+//! * Statements go out unnamed, with their parameter types: one round trip, cold or warm, and nothing that would pin a
+//!   connection of RDS Proxy. Time limits of the server belong on the database role, not in `set`.
+//! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
+
+use std::{
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+};
+use rand::RngExt;
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{
+    NoTls, Row,
+    error::SqlState,
+    types::{ToSql, Type},
+};
+
+use crate::{config::Config, error::Error, telemetry};
+
+/// Opening a connection takes milliseconds; one that takes longer will not come in time to be of use.
+const CONNECT_LIMIT: Duration = Duration::from_millis(1_000);
+/// An idle connection older than this is asked whether it still lives before it is used.
+const TRUSTED_IDLE: Duration = Duration::from_secs(10);
+/// The answer to that question takes one round trip.
+const CHECK_LIMIT: Duration = Duration::from_millis(250);
+/// An idle connection older than this is not worth asking: proxies and firewalls will have dropped it.
+const DISCARDED_IDLE: Duration = Duration::from_secs(240);
+/// How often a transaction that lost against another is tried again.
+const CONFLICT_RETRIES: u32 = 3;
+
+/// A parameter of a statement with its PostgreSQL type.
+pub type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A statement with the name by which logs call it.
+#[derive(Debug, Clone, Copy)]
+pub struct Statement {
+    /// `noun.verb`, for the log.
+    pub name: &'static str,
+    /// The text, fixed: values travel as parameters.
+    pub sql: &'static str,
+}
+
+/// Whether a unit of work may run a second time when nobody knows whether the first took effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeat {
+    /// A read, or a write that knows its own repetition.
+    Safe,
+    /// A write whose second run would be something else than the first.
+    Unsafe,
+}
+
+/// The database.
+#[derive(Debug)]
+pub struct Database {
+    pool: Pool,
+    budget: Duration,
+    slow: Duration,
+}
+
+impl Database {
+    /// Makes the pool. Nothing connects before the first statement.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut target = tokio_postgres::Config::from_str(&config.database_url)
+            .map_err(|error| Error::internal("reading DATABASE_URL", error))?;
+        target.connect_timeout(CONNECT_LIMIT).keepalives_idle(Duration::from_secs(60));
+        if target.get_application_name().is_none() {
+            target.application_name("lectern");
+        }
+        // `Fast` asks no question on checkout; `check_idle` does, when there is a reason. `Clean` would pin RDS Proxy.
+        let manager = Manager::from_config(target, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let pool = Pool::builder(manager)
+            .max_size(config.database_connections)
+            .runtime(Runtime::Tokio1)
+            .timeouts(Timeouts {
+                wait: Some(config.database_budget),
+                create: Some(CONNECT_LIMIT),
+                recycle: Some(CHECK_LIMIT),
+            })
+            .pre_recycle(Hook::async_fn(|client, metrics| Box::pin(check_idle(client, metrics.last_used()))))
+            .build()
+            .map_err(|error| Error::internal("making the pool", error))?;
+        Ok(Self { pool, budget: config.database_budget, slow: config.slow_statement })
+    }
+
+    /// Runs one statement as a unit of work and returns its rows.
+    pub async fn query(&self, statement: Statement, params: &[Param<'_>], repeat: Repeat) -> Result<Vec<Row>, Failure> {
+        self.query_within(self.budget, statement, params, repeat).await
+    }
+
+    /// The same for work that is known to need another budget than most.
+    pub async fn query_within(
+        &self,
+        budget: Duration,
+        statement: Statement,
+        params: &[Param<'_>],
+        repeat: Repeat,
+    ) -> Result<Vec<Row>, Failure> {
+        let deadline = Instant::now() + budget;
+        let mut attempt = 0;
+        loop {
+            let failure = match self.attempt(statement, params, deadline).await {
+                Ok(rows) => return Ok(rows),
+                Err(failure) => failure,
+            };
+            attempt += 1;
+            let again = match failure.kind {
+                // Nothing had been sent, so nothing can have happened.
+                FailureKind::Unreachable => attempt == 1,
+                FailureKind::Lost => attempt == 1 && repeat == Repeat::Safe,
+                FailureKind::Contention => attempt <= CONFLICT_RETRIES,
+                FailureKind::TimedOut | FailureKind::Constraint | FailureKind::Fault => false,
+            };
+            if !again || Instant::now() >= deadline {
+                return Err(failure);
+            }
+            telemetry::count_retry();
+            if failure.kind == FailureKind::Contention {
+                let jitter = rand::rng().random_range(0..20 << attempt);
+                sleep(Duration::from_millis(jitter)).await;
+            }
+        }
+    }
+
+    /// The one row of a statement, or none.
+    pub async fn query_opt(
+        &self,
+        statement: Statement,
+        params: &[Param<'_>],
+        repeat: Repeat,
+    ) -> Result<Option<Row>, Failure> {
+        Ok(self.query(statement, params, repeat).await?.into_iter().next())
+    }
+
+    /// The one row of a statement that always has one.
+    pub async fn query_one(&self, statement: Statement, params: &[Param<'_>], repeat: Repeat) -> Result<Row, Failure> {
+        self.query_opt(statement, params, repeat).await?.ok_or_else(|| Failure::fault(statement.name, "no row"))
+    }
+
+    async fn attempt(
+        &self,
+        statement: Statement,
+        params: &[Param<'_>],
+        deadline: Instant,
+    ) -> Result<Vec<Row>, Failure> {
+        let connection = self.checkout(statement.name, deadline).await?;
+        let result = self.timed(statement, deadline, connection.query_typed(statement.sql, params)).await;
+        if result.as_ref().is_err_and(Failure::spoils_connection) {
+            drop(Object::take(connection));
+        }
+        result
+    }
+
+    async fn checkout(&self, name: &'static str, deadline: Instant) -> Result<Object, Failure> {
+        let started = Instant::now();
+        let left = deadline.saturating_duration_since(started);
+        let result = match timeout(left, self.pool.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(PoolError::Backend(error))) => Err(Failure::connecting(name, error)),
+            Ok(Err(error)) => Err(Failure::new(FailureKind::Unreachable, name, None, error)),
+            Err(error) => Err(Failure::new(FailureKind::TimedOut, name, None, error)),
+        };
+        telemetry::count_pool_wait(started.elapsed());
+        result
+    }
+
+    /// Bounds, counts and, where it is slow, names a statement, failed or not.
+    async fn timed<T>(
+        &self,
+        statement: Statement,
+        deadline: Instant,
+        work: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        let started = Instant::now();
+        let result = match timeout(deadline.saturating_duration_since(started), work).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(Failure::of(statement.name, error)),
+            Err(error) => Err(Failure::new(FailureKind::TimedOut, statement.name, None, error)),
+        };
+        let took = started.elapsed();
+        telemetry::count_statement(took);
+        if took >= self.slow {
+            tracing::warn!(
+                statement = statement.name,
+                duration_ms = telemetry::millis(took),
+                outcome = result.as_ref().err().map_or("ok", |failure| failure.kind.name()),
+                "slow statement"
+            );
+        }
+        result
+    }
+
+    /// A connection for a transaction of several statements, each bounded by `deadline`.
+    pub async fn session(&self, name: &'static str, deadline: Instant) -> Result<Session<'_>, Failure> {
+        let connection = self.checkout(name, deadline).await?;
+        Ok(Session { db: self, connection: Some(connection), deadline })
+    }
+
+    /// Closes idle connections and hands out no more.
+    pub fn close(&self) {
+        self.pool.close();
+    }
+}
+
+/// One connection held for several statements. Dropped before [`Session::commit`], the connection is thrown away, and
+/// the server rolls back.
+#[derive(Debug)]
+pub struct Session<'a> {
+    db: &'a Database,
+    connection: Option<Object>,
+    deadline: Instant,
+}
+
+impl Session<'_> {
+    /// Begins a transaction.
+    pub async fn begin(&mut self) -> Result<(), Failure> {
+        self.command(Statement { name: "begin", sql: "begin" }).await
+    }
+
+    /// Commits it and gives the connection back.
+    pub async fn commit(mut self) -> Result<(), Failure> {
+        self.command(Statement { name: "commit", sql: "commit" }).await?;
+        // Only now is the connection clean enough to go back to the pool; see `drop`.
+        drop(self.connection.take());
+        Ok(())
+    }
+
+    /// Runs a statement inside the transaction.
+    pub async fn query(&mut self, statement: Statement, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
+        let connection = self.connection.as_ref().ok_or_else(|| Failure::fault(statement.name, "session is over"))?;
+        self.db.timed(statement, self.deadline, connection.query_typed(statement.sql, params)).await
+    }
+
+    async fn command(&mut self, statement: Statement) -> Result<(), Failure> {
+        let connection = self.connection.as_ref().ok_or_else(|| Failure::fault(statement.name, "session is over"))?;
+        self.db.timed(statement, self.deadline, connection.batch_execute(statement.sql)).await
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            drop(Object::take(connection));
+        }
+    }
+}
+
+/// Asks a connection that has been idle whether it still lives.
+async fn check_idle(client: &mut deadpool_postgres::ClientWrapper, idle: Duration) -> Result<(), HookError> {
+    if idle > DISCARDED_IDLE {
+        return Err(HookError::message("idle for too long"));
+    }
+    if idle > TRUSTED_IDLE {
+        return match timeout(CHECK_LIMIT, client.check_connection()).await {
+            Ok(result) => result.map_err(HookError::Backend),
+            Err(_) => Err(HookError::message("no answer")),
+        };
+    }
+    Ok(())
+}
+
+/// What a failure means for whoever asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// There was no connection: nothing was sent.
+    Unreachable,
+    /// The connection went away meanwhile: nobody knows what took effect.
+    Lost,
+    /// No answer in time: nobody knows what took effect.
+    TimedOut,
+    /// Deadlock, serialization failure, lock not available: rolled back, and likely to work the next time.
+    Contention,
+    /// A constraint said no.
+    Constraint,
+    /// Anything else: a fault of ours.
+    Fault,
+}
+
+impl FailureKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::Lost => "lost",
+            Self::TimedOut => "timed_out",
+            Self::Contention => "contention",
+            Self::Constraint => "constraint",
+            Self::Fault => "fault",
+        }
+    }
+}
+
+/// A statement that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{statement}: {}", kind.name())]
+pub struct Failure {
+    /// What it means.
+    pub kind: FailureKind,
+    /// The statement's name.
+    pub statement: &'static str,
+    /// The constraint that was violated, where one was.
+    pub constraint: Option<String>,
+    #[source]
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl Failure {
+    fn new(
+        kind: FailureKind,
+        statement: &'static str,
+        constraint: Option<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self { kind, statement, constraint, source: source.into() }
+    }
+
+    /// An answer of the database that we did not expect.
+    pub fn fault(statement: &'static str, what: &'static str) -> Self {
+        Self::new(FailureKind::Fault, statement, None, what)
+    }
+
+    fn of(statement: &'static str, error: tokio_postgres::Error) -> Self {
+        let kind = if error.is_closed() { FailureKind::Lost } else { classify(error.code()) };
+        let constraint = error.as_db_error().and_then(|error| error.constraint()).map(str::to_owned);
+        Self::new(kind, statement, constraint, error)
+    }
+
+    fn connecting(statement: &'static str, error: tokio_postgres::Error) -> Self {
+        // Whatever went wrong, nothing was sent. A server that refuses us for good says so in its code.
+        let kind = match classify(error.code()) {
+            FailureKind::Fault => FailureKind::Fault,
+            _ => FailureKind::Unreachable,
+        };
+        Self::new(kind, statement, None, error)
+    }
+
+    fn spoils_connection(&self) -> bool {
+        matches!(self.kind, FailureKind::Lost | FailureKind::TimedOut | FailureKind::Unreachable)
+    }
+
+    /// Whether a constraint of this name was violated.
+    pub fn violates(&self, constraint: &str) -> bool {
+        self.constraint.as_deref() == Some(constraint)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        match failure.kind {
+            FailureKind::Unreachable | FailureKind::Lost | FailureKind::TimedOut | FailureKind::Contention => {
+                Self::unavailable("PostgreSQL", failure)
+            }
+            FailureKind::Constraint | FailureKind::Fault => Self::internal("PostgreSQL", failure),
+        }
+    }
+}
+
+/// Reads a column by its name; one that is missing or of another type is a fault of ours.
+pub fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &str) -> Result<T, Error> {
+    row.try_get(name).map_err(|error| Error::internal("reading a column", error))
+}
+
+/// The meaning of an SQLSTATE. Without one the connection broke.
+fn classify(code: Option<&SqlState>) -> FailureKind {
+    let Some(code) = code else { return FailureKind::Lost };
+    match (code.code().get(..2).unwrap_or_default(), code) {
+        // Shut down, crashed, starting up; a read-only server is the old primary after a failover.
+        (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW)
+        | (_, &SqlState::READ_ONLY_SQL_TRANSACTION)
+        | ("08", _) => FailureKind::Lost,
+        (_, &SqlState::QUERY_CANCELED) => FailureKind::TimedOut,
+        (
+            _,
+            &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE,
+        ) => FailureKind::Contention,
+        // Too many connections, out of memory or disk: the server refused before it did anything.
+        ("53", _) => FailureKind::Unreachable,
+        ("23", _) => FailureKind::Constraint,
+        _ => FailureKind::Fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_sqlstate_says_whether_the_work_may_be_tried_again() {
+        for (code, kind) in [
+            ("08006", FailureKind::Lost),
+            ("57P01", FailureKind::Lost),
+            ("57P02", FailureKind::Lost),
+            ("57P03", FailureKind::Lost),
+            ("25006", FailureKind::Lost),
+            ("57014", FailureKind::TimedOut),
+            ("40001", FailureKind::Contention),
+            ("40P01", FailureKind::Contention),
+            ("55P03", FailureKind::Contention),
+            ("53300", FailureKind::Unreachable),
+            ("23505", FailureKind::Constraint),
+            ("22001", FailureKind::Fault),
+            ("42P01", FailureKind::Fault),
+            ("28P01", FailureKind::Fault),
+        ] {
+            assert_eq!(classify(Some(&SqlState::from_code(code))), kind, "{code}");
+        }
+        assert_eq!(classify(None), FailureKind::Lost);
+    }
+}

@@ -1,0 +1,391 @@
+//! Creating a course: the whole tree in one statement, under an idempotency key.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    auth::Caller,
+    body::{self, Node, Text, repeated},
+    catalogue, courses,
+    db::{Param, Repeat, Statement, column},
+    error::{Error, reason},
+    http::MOST_BYTES,
+    ids,
+};
+
+/// A course of 4 MB takes a second or two to write; API Gateway waits thirty.
+const BUDGET: Duration = Duration::from_secs(15);
+
+/// A title of anything.
+pub const TITLE: Text = Text::filled(500);
+/// A course's description.
+pub const DESCRIPTION: Text = Text { most: 20_000, may_be_blank: true };
+/// The author's word for what a section is.
+const SECTION_TYPE: Text = Text::filled(50);
+/// Bounded by the size of a request alone.
+const CONTENT: Text = Text { most: MOST_BYTES, may_be_blank: true };
+/// Hours that a course may claim to take.
+pub const HOURS: std::ops::RangeInclusive<f64> = 0.0..=10_000.0;
+/// Places among siblings.
+const ORDER: std::ops::RangeInclusive<i32> = 1..=1_000_000;
+
+/// Claims the key, and then, if it was free, writes the tree and keeps the answer.
+///
+/// A concurrent request with the same key waits for this one's end at the claim. The rows just written are rendered
+/// through `courses`, `lessons` and `sections`, which in the last steps name the `returning` clauses above.
+const CREATE: Statement = Statement {
+    name: "generation.create",
+    sql: concat!(
+        "with claim as (
+            insert into course_creations (owner_id, idempotency_key, request_hash, course_id)
+            values ($2, $3, $4, $1)
+            on conflict (owner_id, idempotency_key) do nothing
+            returning course_id
+        ), courses as (
+            insert into courses (
+                id, owner_id, title, description, difficulty, image_url, estimated_hours, status,
+                lesson_count, section_count, created_at, updated_at, published_at
+            )
+            select
+                claim.course_id, $2, $5, $6, $7, $8, $9, case when $10 then 'published' else 'draft' end,
+                cardinality($12), cardinality($15), $11, $11, case when $10 then $11 end
+            from claim
+            returning *
+        ), lessons as (
+            insert into lessons (id, course_id, title, position, created_at)
+            select item.id, claim.course_id, item.title, item.position, $11
+            from claim, unnest($12, $13, $14) as item (id, title, position)
+            returning *
+        ), sections as (
+            insert into sections (id, lesson_id, course_id, title, content, type, position, duration, created_at)
+            select
+                item.id, item.lesson_id, claim.course_id, item.title, item.content, item.type, item.position,
+                item.duration, $11
+            from claim, unnest($15, $16, $17, $18, $19, $20, $21)
+                as item (id, lesson_id, title, content, type, position, duration)
+            returning id, lesson_id, course_id, title, type, position, duration
+        ), answer as (
+            select courses.id as course_id, ",
+        courses::course_json!(),
+        "::text as body from courses
+        ), kept as (
+            insert into course_creation_answers (course_id, body) select answer.course_id, answer.body from answer
+        ), analysed as (
+            insert into course_analytics (course_id) select answer.course_id from answer
+        ), marked as (
+            insert into course_changes (course_id) select answer.course_id from answer
+        )
+        select answer.body from answer"
+    ),
+};
+
+/// By `course_creations_pkey` and `course_creation_answers_pkey`.
+const CREATED: Statement = Statement {
+    name: "generation.created",
+    sql: "select course_creations.request_hash, course_creations.course_id, course_creation_answers.body
+        from course_creations
+        join course_creation_answers on course_creation_answers.course_id = course_creations.course_id
+        where course_creations.owner_id = $1 and course_creations.idempotency_key = $2",
+};
+
+/// A course to be made.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewCourse {
+    title: String,
+    description: String,
+    difficulty: &'static str,
+    image_url: Option<String>,
+    estimated_hours: Option<f64>,
+    is_published: bool,
+    lessons: Vec<NewLesson>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct NewLesson {
+    title: String,
+    order: i32,
+    sections: Vec<NewSection>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct NewSection {
+    title: String,
+    content: String,
+    kind: String,
+    order: i32,
+    duration: Option<i32>,
+}
+
+/// Reads the body of `POST /courses`.
+pub fn parse(body: &Value) -> Result<NewCourse, Error> {
+    let course = body::parse(body, |root| {
+        let root = root.object()?;
+        let data = root.field("courseData");
+        let data = data.object();
+        let lessons = root.field("lessons").items(0..=usize::MAX, lesson);
+        refuse_repeated_orders(&root.field("lessons"), lessons.as_deref(), |lesson| lesson.order);
+        let data = data?;
+        let title = data.field("title").text(TITLE);
+        let description = data.field("description").text(DESCRIPTION);
+        let difficulty = data.field("difficulty").one_of(&courses::DIFFICULTIES);
+        let image_url = optional(&data.field("imageUrl"), |node| node.https_url().map(str::to_owned));
+        let estimated_hours = optional(&data.field("estimatedHours"), |node| node.number(HOURS));
+        let is_published = optional(&data.field("isPublished"), |node| node.boolean());
+        Some(NewCourse {
+            title: title?.to_owned(),
+            description: description?.to_owned(),
+            difficulty: difficulty?,
+            image_url: image_url?,
+            estimated_hours: estimated_hours?,
+            is_published: is_published?.unwrap_or(false),
+            lessons: lessons?,
+        })
+    })?;
+    if course.answer_size() > MOST_BYTES {
+        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+    }
+    Ok(course)
+}
+
+fn lesson(node: &Node<'_>) -> Option<NewLesson> {
+    let node = node.object()?;
+    let title = node.field("title").text(TITLE);
+    let order = node.field("order").whole(ORDER);
+    let sections = node.field("sections").items(0..=usize::MAX, section);
+    refuse_repeated_orders(&node.field("sections"), sections.as_deref(), |section| section.order);
+    Some(NewLesson { title: title?.to_owned(), order: order?, sections: sections? })
+}
+
+fn section(node: &Node<'_>) -> Option<NewSection> {
+    let node = node.object()?;
+    let title = node.field("title").text(TITLE);
+    let content = node.field("content").text(CONTENT);
+    let kind = node.field("type").text(SECTION_TYPE);
+    let order = node.field("order").whole(ORDER);
+    let duration = optional(&node.field("duration"), |node| node.whole(0..=i32::MAX));
+    Some(NewSection {
+        title: title?.to_owned(),
+        content: content?.to_owned(),
+        kind: kind?.to_owned(),
+        order: order?,
+        duration: duration?,
+    })
+}
+
+/// A value that may be absent or null.
+pub(crate) fn optional<T>(node: &Node<'_>, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Option<Option<T>> {
+    match node.optional() {
+        Some(node) => read(node).map(Some),
+        None => Some(None),
+    }
+}
+
+fn refuse_repeated_orders<T>(node: &Node<'_>, items: Option<&[T]>, order: impl Fn(&T) -> i32) {
+    for index in repeated(items.unwrap_or_default().iter().map(order)) {
+        node.item(index).field("order").fault("is taken by an earlier sibling");
+    }
+}
+
+impl NewCourse {
+    /// About how many bytes the outline will have, never less than it has by more than a few hundred.
+    fn answer_size(&self) -> usize {
+        let escaped =
+            |text: &str| text.len() + text.bytes().filter(|b| matches!(b, b'"' | b'\\' | 0..0x20)).count() * 5;
+        let sections = self.lessons.iter().flat_map(|lesson| &lesson.sections);
+        let in_sections: usize = sections.map(|section| 130 + escaped(&section.title) + escaped(&section.kind)).sum();
+        let in_lessons: usize = self.lessons.iter().map(|lesson| 130 + escaped(&lesson.title)).sum();
+        in_sections + in_lessons + escaped(&self.title) + escaped(&self.description)
+    }
+}
+
+/// A course that was made, now or the first time this key was used.
+#[derive(Debug)]
+pub struct Created {
+    /// Its id.
+    pub id: Uuid,
+    /// The body of the answer.
+    pub body: String,
+    /// Whether this is the first answer again.
+    pub replayed: bool,
+}
+
+/// Creates the course, or tells what was created under the key before.
+pub async fn create(
+    app: &App,
+    caller: &Caller,
+    key: &str,
+    request_hash: &[u8],
+    course: &NewCourse,
+    now: DateTime<Utc>,
+) -> Result<Created, Error> {
+    let id = ids::new_id();
+    let tree = Tree::of(&course.lessons);
+    let params: [Param<'_>; 21] = [
+        (&id, Type::UUID),
+        (&caller.user, Type::TEXT),
+        (&key, Type::TEXT),
+        (&request_hash, Type::BYTEA),
+        (&course.title, Type::TEXT),
+        (&course.description, Type::TEXT),
+        (&course.difficulty, Type::TEXT),
+        (&course.image_url, Type::TEXT),
+        (&course.estimated_hours, Type::FLOAT8),
+        (&course.is_published, Type::BOOL),
+        (&now, Type::TIMESTAMPTZ),
+        (&tree.lesson_ids, Type::UUID_ARRAY),
+        (&tree.lesson_titles, Type::TEXT_ARRAY),
+        (&tree.lesson_orders, Type::INT4_ARRAY),
+        (&tree.section_ids, Type::UUID_ARRAY),
+        (&tree.section_lessons, Type::UUID_ARRAY),
+        (&tree.section_titles, Type::TEXT_ARRAY),
+        (&tree.section_contents, Type::TEXT_ARRAY),
+        (&tree.section_kinds, Type::TEXT_ARRAY),
+        (&tree.section_orders, Type::INT4_ARRAY),
+        (&tree.section_durations, Type::INT4_ARRAY),
+    ];
+    // The key makes a second run harmless.
+    let rows = app.db.query_within(BUDGET, CREATE, &params, Repeat::Safe).await?;
+    let Some(row) = rows.first() else { return replay(app, caller, key, request_hash).await };
+    if course.is_published {
+        app.cache.bump(&[catalogue::generation()]).await;
+    }
+    Ok(Created { id, body: column(row, "body")?, replayed: false })
+}
+
+/// The answer that was given under this key.
+async fn replay(app: &App, caller: &Caller, key: &str, request_hash: &[u8]) -> Result<Created, Error> {
+    let row = app.db.query_one(CREATED, &[(&caller.user, Type::TEXT), (&key, Type::TEXT)], Repeat::Safe).await?;
+    if column::<&[u8]>(&row, "request_hash")? != request_hash {
+        return Err(Error::KeyReused);
+    }
+    // Bumped again: whoever made the course may have died between its commit and its bump.
+    app.cache.bump(&[catalogue::generation()]).await;
+    Ok(Created { id: column(&row, "course_id")?, body: column(&row, "body")?, replayed: true })
+}
+
+/// The tree as the parallel arrays that `unnest` takes.
+#[derive(Default)]
+struct Tree<'a> {
+    lesson_ids: Vec<Uuid>,
+    lesson_titles: Vec<&'a str>,
+    lesson_orders: Vec<i32>,
+    section_ids: Vec<Uuid>,
+    section_lessons: Vec<Uuid>,
+    section_titles: Vec<&'a str>,
+    section_contents: Vec<&'a str>,
+    section_kinds: Vec<&'a str>,
+    section_orders: Vec<i32>,
+    section_durations: Vec<Option<i32>>,
+}
+
+impl<'a> Tree<'a> {
+    fn of(lessons: &'a [NewLesson]) -> Self {
+        let mut tree = Self::default();
+        for lesson in lessons {
+            let id = ids::new_id();
+            tree.lesson_ids.push(id);
+            tree.lesson_titles.push(&lesson.title);
+            tree.lesson_orders.push(lesson.order);
+            for section in &lesson.sections {
+                tree.section_ids.push(ids::new_id());
+                tree.section_lessons.push(id);
+                tree.section_titles.push(&section.title);
+                tree.section_contents.push(&section.content);
+                tree.section_kinds.push(&section.kind);
+                tree.section_orders.push(section.order);
+                tree.section_durations.push(section.duration);
+            }
+        }
+        tree
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn course() -> Value {
+        json!({
+            "courseData": {"title": "T", "description": "", "difficulty": "beginner"},
+            "lessons": [{"title": "L", "order": 1, "sections": [
+                {"title": " S ", "content": "", "type": "text", "order": 2, "duration": null},
+                {"title": "S", "content": "🦀", "type": "quiz", "order": 1, "duration": 0},
+            ]}],
+        })
+    }
+
+    fn pointers(body: &Value) -> Vec<String> {
+        match parse(body) {
+            Err(Error::Invalid { faults, .. }) => faults.into_iter().map(|fault| fault.pointer).collect(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_course_is_a_draft_and_its_texts_are_kept_to_the_byte() {
+        let parsed = parse(&course()).unwrap();
+        assert!(!parsed.is_published);
+        assert_eq!(parsed.lessons[0].sections[0].title, " S ");
+    }
+
+    #[test]
+    fn a_course_or_a_lesson_may_be_empty() {
+        let mut body = course();
+        body["lessons"][0]["sections"] = json!([]);
+        assert!(parse(&body).is_ok());
+        body["lessons"] = json!([]);
+        assert!(parse(&body).is_ok());
+    }
+
+    #[test]
+    fn every_fault_of_a_tree_is_told_at_once() {
+        let body = json!({
+            "courseData": {"title": "", "difficulty": "hard", "imageUrl": "http://x", "estimatedHours": -1, "isPublished": "yes"},
+            "lessons": [
+                {"title": "L", "order": 0, "sections": [{"title": "S", "content": "\u{0}", "type": "", "order": 1.5, "duration": -1}]},
+                {"title": "L", "sections": {}},
+            ],
+        });
+        assert_eq!(
+            pointers(&body),
+            [
+                "/lessons/0/order",
+                "/lessons/0/sections/0/content",
+                "/lessons/0/sections/0/type",
+                "/lessons/0/sections/0/order",
+                "/lessons/0/sections/0/duration",
+                "/lessons/1/order",
+                "/lessons/1/sections",
+                "/courseData/title",
+                "/courseData/description",
+                "/courseData/difficulty",
+                "/courseData/imageUrl",
+                "/courseData/estimatedHours",
+                "/courseData/isPublished",
+            ]
+        );
+    }
+
+    #[test]
+    fn siblings_cannot_share_an_order() {
+        let mut body = course();
+        body["lessons"][0]["sections"][1]["order"] = json!(2);
+        assert_eq!(pointers(&body), ["/lessons/0/sections/1/order"]);
+    }
+
+    #[test]
+    fn a_tree_whose_outline_no_answer_could_hold_is_refused_before_anything_is_written() {
+        let sections: Vec<Value> =
+            (1..=40_000).map(|order| json!({"title": "s", "content": "", "type": "t", "order": order})).collect();
+        let mut body = course();
+        body["lessons"][0]["sections"] = sections.into();
+        assert!(matches!(parse(&body), Err(Error::TooLarge(_))));
+    }
+}

@@ -1,0 +1,392 @@
+//! HTTP: from an API Gateway event to an answer. The only place where an error becomes a response.
+
+use std::{borrow::Cow, io::Write, panic::AssertUnwindSafe, sync::Arc};
+
+use flate2::{Compression, write::GzEncoder};
+use futures_util::FutureExt;
+use lambda_http::{
+    Body, RequestExt, Response as HttpResponse,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    request::RequestContext,
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    cache::{Document, Source},
+    error::{Error, Fault, Reason, reason},
+    ids, invocation,
+    telemetry::{self, Invocation},
+};
+
+/// A request as API Gateway passes it on.
+pub type Request = lambda_http::Request;
+/// An answer as API Gateway takes it.
+pub type Response = HttpResponse<Body>;
+/// What a function's handler comes to.
+pub type Result = std::result::Result<Response, Error>;
+
+/// Lambda takes and gives 6 MB, counted after escaping or base64. 4 MiB of body stay below that either way.
+pub const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// Below this, compressing saves nothing that a packet would notice.
+const WORTH_COMPRESSING: usize = 1_024;
+/// Seconds after which a client may try again.
+const RETRY_AFTER: &str = "2";
+
+/// Who may keep an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// It is the same for everybody; shared caches may keep it for a minute.
+    Everyone,
+    /// It is the caller's own.
+    Caller,
+}
+
+/// Runs a function of HTTP routes on Lambda until the environment ends.
+pub fn serve<F, Fut>(handle: F) -> std::process::ExitCode
+where
+    F: Fn(Arc<App>, Request) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result> + Send + 'static,
+{
+    invocation::run(async move |app| {
+        let service = lambda_http::service_fn(move |request: Request| {
+            let (app, handle) = (app.clone(), handle.clone());
+            async move { Ok::<_, std::convert::Infallible>(answer(app, request, handle).await) }
+        });
+        lambda_http::run_concurrent(service).await
+    })
+}
+
+/// Answers one request. Never fails: an error, a panic too, is an answer.
+pub async fn answer<F, Fut>(app: Arc<App>, request: Request, handle: F) -> Response
+where
+    F: FnOnce(Arc<App>, Request) -> Fut,
+    Fut: Future<Output = Result>,
+{
+    let context = Context::of(&request);
+    Invocation::scope(context.request_id.clone(), |invocation| async move {
+        let result = AssertUnwindSafe(async { handle(app, request).await }).catch_unwind().await;
+        let result = result.unwrap_or(Err(Error::Internal { context: "panic", source: None }));
+        let result = result.and_then(|response| fit(response, context.accepts_gzip));
+        let (response, code) = match result {
+            Ok(response) => (response, None),
+            Err(error) => (problem(&error, &context.request_id), Some(error.code())),
+        };
+        let source = response.headers().get(X_CACHE).and_then(|value| value.to_str().ok());
+        invocation.summarise(&context.route, response.status().as_u16(), code, source);
+        response
+    })
+    .await
+}
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+
+/// What is needed of a request after its handler has taken it.
+struct Context {
+    request_id: String,
+    route: String,
+    accepts_gzip: bool,
+}
+
+impl Context {
+    fn of(request: &Request) -> Self {
+        let id = match request.request_context_ref() {
+            Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
+            _ => None,
+        };
+        Self {
+            request_id: id.unwrap_or_default(),
+            route: route(request).to_owned(),
+            accepts_gzip: header_text(request, &header::ACCEPT_ENCODING).is_some_and(accepts_gzip),
+        }
+    }
+}
+
+/// The route by which the gateway sent the request here, such as `GET /courses/{courseId}`.
+pub fn route(request: &Request) -> &str {
+    match request.request_context_ref() {
+        Some(RequestContext::ApiGatewayV2(context)) => context.route_key.as_deref().unwrap_or_default(),
+        _ => "",
+    }
+}
+
+/// An id in the path. A malformed one names nothing that exists.
+pub fn path_id(request: &Request, name: &str, missing: Reason) -> std::result::Result<Uuid, Error> {
+    let text = request.path_parameters_ref().and_then(|parameters| parameters.first(name));
+    text.and_then(ids::parse).ok_or(Error::NotFound(missing))
+}
+
+/// A query parameter; an empty one counts as absent.
+pub fn query<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
+    request.query_string_parameters_ref().and_then(|query| query.first(name)).filter(|value| !value.is_empty())
+}
+
+/// A header as text.
+pub fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a str> {
+    request.headers().get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The `Idempotency-Key` header: 1 to 255 visible ASCII characters.
+pub fn idempotency_key(request: &Request) -> std::result::Result<Option<&str>, Error> {
+    let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
+    let key =
+        value.to_str().ok().filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(Some).ok_or_else(|| Error::invalid_header("Idempotency-Key", "must be 1 to 255 visible ASCII characters"))
+}
+
+/// The version that `If-Match: "v<n>"` names.
+pub fn if_match(request: &Request) -> std::result::Result<Option<i64>, Error> {
+    let Some(value) = request.headers().get(header::IF_MATCH) else { return Ok(None) };
+    let version = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix("\"v")?.strip_suffix('"'))
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok());
+    version.map(Some).ok_or_else(|| Error::invalid_header("If-Match", "must be \"v<n>\", n being the course's version"))
+}
+
+/// The bytes of a JSON body, checked for type and size.
+pub fn json_bytes(request: &Request) -> std::result::Result<&[u8], Error> {
+    let media_type = header_text(request, &header::CONTENT_TYPE).unwrap_or_default();
+    if !media_type.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json")) {
+        return Err(Error::UnsupportedMediaType);
+    }
+    let bytes = request.body().as_ref();
+    if bytes.len() > MOST_BYTES {
+        return Err(Error::TooLarge(reason::REQUEST_TOO_LARGE));
+    }
+    Ok(bytes)
+}
+
+/// Parses bytes as JSON.
+pub fn parse_json(bytes: &[u8]) -> std::result::Result<Value, Error> {
+    serde_json::from_slice(bytes).map_err(|error| Error::invalid(reason::MALFORMED_JSON, "", error.to_string()))
+}
+
+/// 200 with a document that was read; for a page of a list with a link to the next.
+pub fn found(request: &Request, audience: Audience, (document, source): (Document, Source)) -> Response {
+    let mut response = json_response(StatusCode::OK, document.body);
+    let headers = response.headers_mut();
+    headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static(match audience {
+            // Browsers ask each time, so that teachers see their own changes; shared caches take the load.
+            Audience::Everyone => "public, max-age=0, s-maxage=60",
+            Audience::Caller => "private, no-cache",
+        }),
+    );
+    if let Some(link) = document.next.and_then(|cursor| next_link(request, &cursor)) {
+        headers.insert(header::LINK, link);
+    }
+    response
+}
+
+/// An answer to a write.
+pub fn done(status: StatusCode, body: String) -> Response {
+    let mut response = json_response(status, body);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// 204.
+pub fn no_content() -> Response {
+    let mut response = HttpResponse::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+/// Adds a header; a value that no header can hold is left out.
+pub fn with_header(mut response: Response, name: HeaderName, value: &str) -> Response {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+fn json_response(status: StatusCode, body: String) -> Response {
+    let mut response = HttpResponse::new(Body::Text(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// The same list with the same filters, from `cursor` on.
+fn next_link(request: &Request, cursor: &str) -> Option<HeaderValue> {
+    let query = request.uri().query().unwrap_or_default();
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let query: Vec<Cow<'_, str>> = others.map(Cow::Borrowed).chain([Cow::Owned(format!("cursor={cursor}"))]).collect();
+    HeaderValue::from_str(&format!("<{}?{}>; rel=\"next\"", request.uri().path(), query.join("&"))).ok()
+}
+
+/// Compresses where that is wanted and pays, and refuses what Lambda could not pass on.
+fn fit(mut response: Response, accepts_gzip: bool) -> Result {
+    let bytes: &[u8] = response.body().as_ref();
+    if bytes.len() >= WORTH_COMPRESSING {
+        let compressed =
+            accepts_gzip.then(|| gzip(bytes)).flatten().filter(|compressed| compressed.len() < bytes.len());
+        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        if let Some(compressed) = compressed {
+            *response.body_mut() = Body::Binary(compressed);
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+    }
+    let size = AsRef::<[u8]>::as_ref(response.body()).len();
+    if size > MOST_BYTES { Err(Error::TooLarge(reason::ANSWER_TOO_LARGE)) } else { Ok(response) }
+}
+
+fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
+    // The fastest level: a tenth larger than the default, in a third of the time, which is what Lambda bills.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 3), Compression::fast());
+    encoder.write_all(bytes).ok()?;
+    encoder.finish().ok()
+}
+
+/// Whether an `Accept-Encoding` takes gzip.
+fn accepts_gzip(accept: &str) -> bool {
+    accept.split(',').any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or_default();
+        let refused = parts.any(|part| {
+            part.strip_prefix("q=").is_some_and(|q| q.trim().parse::<f32>().is_ok_and(|quality| quality <= 0.0))
+        });
+        (name.eq_ignore_ascii_case("gzip") || name == "*") && !refused
+    })
+}
+
+/// An error as RFC 9457 `application/problem+json`. Failures of ours are logged here, once, with their causes.
+fn problem(error: &Error, request_id: &str) -> Response {
+    let (status, title) = status(error);
+    if status.is_server_error() {
+        tracing::error!(code = error.code(), error = telemetry::chain(error), "request failed");
+    }
+    let faults: &[Fault] = if let Error::Invalid { faults, .. } = error { faults } else { &[] };
+    let body = json!({
+        "type": format!("urn:lectern:problem:{}", error.code()),
+        "title": title,
+        "status": status.as_u16(),
+        "code": error.code(),
+        "detail": detail(error),
+        "requestId": request_id,
+        "errors": faults,
+    });
+    let mut response = HttpResponse::new(Body::Text(body.to_string()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        _ => {}
+    }
+    response
+}
+
+fn status(error: &Error) -> (StatusCode, &'static str) {
+    match error {
+        Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "Bad request"),
+        Error::Unauthenticated(_) => (StatusCode::UNAUTHORIZED, "Not authenticated"),
+        Error::Forbidden(_) => (StatusCode::FORBIDDEN, "Forbidden"),
+        Error::NotFound(_) => (StatusCode::NOT_FOUND, "Not found"),
+        Error::Conflict(_) => (StatusCode::CONFLICT, "Conflict"),
+        Error::Stale { .. } => (StatusCode::PRECONDITION_FAILED, "Changed meanwhile"),
+        Error::IfMatchRequired => (StatusCode::PRECONDITION_REQUIRED, "If-Match required"),
+        Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),
+        Error::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+        Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "Idempotency key reused"),
+        Error::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
+        Error::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
+    }
+}
+
+/// The sentence for the client. Nothing of an inner error gets into it.
+fn detail(error: &Error) -> Cow<'static, str> {
+    match error {
+        Error::Invalid { reason, .. }
+        | Error::Unauthenticated(reason)
+        | Error::Forbidden(reason)
+        | Error::NotFound(reason)
+        | Error::Conflict(reason)
+        | Error::TooLarge(reason) => reason.detail.into(),
+        Error::Stale { current } => {
+            format!("The course is at version {current} now. Read it again, and send `If-Match: \"v{current}\"`.")
+                .into()
+        }
+        Error::IfMatchRequired => {
+            "Send `If-Match: \"v<n>\"`, n being the `version` of the course that you read.".into()
+        }
+        Error::UnsupportedMediaType => "Send the body as `Content-Type: application/json`.".into(),
+        Error::KeyReused => {
+            "This `Idempotency-Key` was used with another body. Make a new key for a new request.".into()
+        }
+        Error::Unavailable { .. } => {
+            "The service is not available right now. Send the same request again in a moment.".into()
+        }
+        Error::Internal { .. } => {
+            "Something went wrong on our side. Tell us the `requestId` if it happens again.".into()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body(response: &Response) -> Value {
+        serde_json::from_slice(response.body().as_ref()).unwrap()
+    }
+
+    #[test]
+    fn a_problem_tells_the_client_what_to_do_and_nothing_of_our_insides() {
+        let error = Error::internal("reading a column", "password=secret");
+        let response = problem(&error, "id-1");
+        let body = body(&response);
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert_eq!(
+            (&body["code"], &body["requestId"], &body["status"]),
+            (&"internal".into(), &"id-1".into(), &500.into())
+        );
+        assert!(!body.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn what_is_unavailable_says_when_to_come_back() {
+        let response = problem(&Error::Unavailable { context: "PostgreSQL", source: None }, "");
+        assert_eq!(response.headers()[header::RETRY_AFTER], RETRY_AFTER);
+    }
+
+    #[test]
+    fn gzip_is_used_where_it_is_taken_and_pays() {
+        for (accept, taken) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("*", true),
+            ("gzip;q=0", false),
+            ("br", false),
+            ("", false),
+        ] {
+            assert_eq!(accepts_gzip(accept), taken, "{accept}");
+        }
+        let long = json_response(StatusCode::OK, "x".repeat(5_000));
+        let long = fit(long, true).unwrap();
+        assert_eq!(long.headers()[header::CONTENT_ENCODING], "gzip");
+        assert_eq!(long.headers()[header::VARY], "accept-encoding");
+        let short = fit(json_response(StatusCode::OK, "{}".into()), true).unwrap();
+        assert!(!short.headers().contains_key(header::CONTENT_ENCODING));
+    }
+
+    #[test]
+    fn an_answer_that_lambda_could_not_pass_on_is_refused() {
+        let large = || json_response(StatusCode::OK, "x".repeat(MOST_BYTES + 1));
+        assert!(matches!(fit(large(), false), Err(Error::TooLarge(_))));
+        assert!(fit(large(), true).is_ok());
+    }
+}

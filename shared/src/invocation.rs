@@ -1,0 +1,113 @@
+//! Running a function on Lambda: start-up, the two kinds of events, shutdown.
+
+use std::{
+    process::ExitCode,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use lambda_runtime::{Diagnostic, LambdaEvent};
+use serde_json::Value;
+
+use crate::{
+    app::App,
+    config::{Config, log_settings},
+    error::Error,
+    telemetry::{self, Invocation},
+};
+
+/// What is left of the deadline for telling what was done.
+const MARGIN: Duration = Duration::from_secs(2);
+
+/// Runs a function of scheduled events on Lambda until the environment ends.
+///
+/// Unlike an HTTP function it reports failures to Lambda, which then retries and fills the dead-letter queue.
+pub fn serve<F, Fut>(handle: F) -> ExitCode
+where
+    F: Fn(Arc<App>, Value, Instant) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+{
+    run(async move |app| {
+        let service = lambda_runtime::service_fn(move |event: LambdaEvent<Value>| {
+            let (app, handle) = (app.clone(), handle.clone());
+            async move {
+                let deadline = until(event.context.deadline());
+                answer(app, event.context.request_id, event.payload, deadline, handle).await.map_err(diagnose)
+            }
+        });
+        lambda_runtime::run_concurrent(service).await
+    })
+}
+
+/// Runs one scheduled event; `deadline` is when the work must be done.
+pub async fn answer<F, Fut>(
+    app: Arc<App>,
+    request_id: String,
+    event: Value,
+    deadline: Instant,
+    handle: F,
+) -> Result<Value, Error>
+where
+    F: FnOnce(Arc<App>, Value, Instant) -> Fut,
+    Fut: Future<Output = Result<Value, Error>>,
+{
+    Invocation::scope(request_id, |invocation| async move {
+        let result = handle(app, event, deadline).await;
+        if let Err(error) = &result {
+            tracing::error!(code = error.code(), error = telemetry::chain(error), "invocation failed");
+        }
+        let status = if result.is_ok() { 200 } else { 500 };
+        invocation.summarise("event", status, result.as_ref().err().map(Error::code), None);
+        result
+    })
+    .await
+}
+
+/// Starts telemetry, reads the configuration and runs `work` on one thread: Lambda gives a function one event at a time,
+/// or many that wait for the same two servers.
+pub(crate) fn run<Fut>(work: impl FnOnce(Arc<App>) -> Fut) -> ExitCode
+where
+    Fut: Future<Output = Result<(), lambda_runtime::Error>>,
+{
+    telemetry::init(&log_settings());
+    let config = match Config::from_env() {
+        Ok(config) => config,
+        Err(error) => return fail(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    runtime.block_on(async {
+        let app = match App::new(config) {
+            Ok(app) => Arc::new(app),
+            Err(error) => return fail(&error),
+        };
+        if app.config.graceful_shutdown {
+            let app = app.clone();
+            lambda_runtime::spawn_graceful_shutdown_handler(move || async move { app.close() }).await;
+        }
+        match work(app).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(error.as_ref()),
+        }
+    })
+}
+
+fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    tracing::error!(error = telemetry::chain(error), "cannot start");
+    ExitCode::FAILURE
+}
+
+fn diagnose(error: Error) -> Diagnostic {
+    Diagnostic { error_type: error.code().to_owned(), error_message: error.to_string() }
+}
+
+/// Lambda's deadline on our clock, less what is needed for an answer.
+fn until(deadline: SystemTime) -> Instant {
+    let left = deadline
+        .duration_since(UNIX_EPOCH)
+        .and_then(|_| deadline.duration_since(SystemTime::now()))
+        .unwrap_or_default();
+    Instant::now() + left.saturating_sub(MARGIN)
+}

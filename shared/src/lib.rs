@@ -1,0 +1,33 @@
+//! What Lectern's functions share.
+//!
+//! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
+//!   [`generation`] (create), [`publication`] (change), [`enrollments`], [`progress`] (write), [`learning`] (read),
+//!   [`analytics`].
+//! * Infrastructure, which knows no noun: [`db`], [`cache`], [`http`], [`invocation`], [`auth`], [`body`], [`page`],
+//!   [`telemetry`], [`config`], [`migrations`].
+//! * [`error`] is the vocabulary both speak.
+//!
+//! Nouns use infrastructure, never the other way round; functions use nouns and never each other.
+
+pub mod access;
+pub mod analytics;
+pub mod app;
+pub mod auth;
+pub mod body;
+pub mod cache;
+pub mod catalogue;
+pub mod config;
+pub mod courses;
+pub mod db;
+pub mod enrollments;
+pub mod error;
+pub mod generation;
+pub mod http;
+pub mod ids;
+pub mod invocation;
+pub mod learning;
+pub mod migrations;
+pub mod page;
+pub mod progress;
+pub mod publication;
+pub mod telemetry;

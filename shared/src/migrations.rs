@@ -1,0 +1,207 @@
+//! Applies `migrations/`: forward only, each once, checked against change, one runner at a time.
+//!
+//! A file is one transaction together with the row that records it, unless its first line is
+//! `-- lectern: no transaction`; such a file is a single statement that commits by itself in batches, and can be started
+//! again where it was interrupted.
+
+use std::{
+    fmt::Write,
+    time::{Duration, Instant},
+};
+
+use sha2::{Digest, Sha256};
+use tokio::time::{sleep, timeout};
+use tokio_postgres::{NoTls, error::SqlState};
+
+use crate::{
+    config::Config,
+    error::Error,
+    telemetry::{self, millis},
+};
+
+/// Names our lock among the advisory locks of the database.
+const LOCK: i64 = 0x006c_6563_7465_726e;
+/// How often a migration that could not get its locks is tried again.
+const LOCK_RETRIES: u32 = 10;
+/// How long the server may take to accept us.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// Opens a file that must not run inside a transaction.
+const NO_TRANSACTION: &str = "-- lectern: no transaction\n";
+
+/// A file of `migrations/`.
+#[derive(Debug, Clone, Copy)]
+pub struct Migration {
+    /// `V1__courses_and_progress`.
+    pub name: &'static str,
+    /// The text.
+    pub sql: &'static str,
+}
+
+macro_rules! migrations {
+    ($($name:literal),* $(,)?) => {
+        &[$(Migration { name: $name, sql: include_str!(concat!("../../migrations/", $name, ".sql")) }),*]
+    };
+}
+
+/// Every migration, in order.
+pub const ALL: &[Migration] = migrations![
+    "V1__courses_and_progress",
+    "V2__add_course_analytics",
+    "V3__backfill_course_analytics",
+    "V4__reading_rules",
+    "V5__record_progress",
+];
+
+impl Migration {
+    /// The number in the name.
+    pub fn version(&self) -> i32 {
+        let digits = self.name.trim_start_matches('V').split("__").next().unwrap_or_default();
+        digits.parse().unwrap_or_default()
+    }
+
+    /// Changes whenever the text does.
+    pub fn checksum(&self) -> String {
+        Sha256::digest(self.sql).iter().fold(String::new(), |mut text, byte| {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// The migrations that this run applied.
+    pub applied: Vec<&'static str>,
+    /// The schema's version now.
+    pub version: i32,
+}
+
+/// Applies what is missing of `migrations`, up to `deadline`.
+pub async fn apply(config: &Config, migrations: &[Migration], deadline: Instant) -> Result<Applied, Error> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    timeout(left, run(config, migrations))
+        .await
+        .map_err(|error| Error::unavailable("migrating: out of time, run it again", error))?
+}
+
+async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error> {
+    let connecting = tokio_postgres::connect(&config.database_url, NoTls);
+    let (client, connection) = timeout(CONNECT_LIMIT, connecting)
+        .await
+        .map_err(|error| Error::unavailable("connecting to migrate", error))?
+        .map_err(|error| Error::unavailable("connecting to migrate", error))?;
+    let driver = tokio::spawn(connection);
+    let result = migrate(&client, migrations).await;
+    // The connection closes with its client, and with it the lock goes.
+    drop(client);
+    let _ = driver.await;
+    result
+}
+
+async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> Result<Applied, Error> {
+    let failed = |error| Error::internal("migrating", error);
+    client.batch_execute(&format!("select pg_advisory_lock({LOCK})")).await.map_err(failed)?;
+    client
+        .batch_execute(
+            "create table if not exists schema_migrations (
+                version integer constraint schema_migrations_pkey primary key,
+                name text not null,
+                checksum text not null,
+                applied_at timestamptz not null default now()
+            )",
+        )
+        .await
+        .map_err(failed)?;
+    let rows =
+        client.query("select version, checksum from schema_migrations order by version", &[]).await.map_err(failed)?;
+    let mut done = std::collections::BTreeMap::new();
+    for row in rows {
+        let version: i32 = row.try_get("version").map_err(failed)?;
+        let checksum: String = row.try_get("checksum").map_err(failed)?;
+        done.insert(version, checksum);
+    }
+    let mut applied = Vec::new();
+    for migration in migrations {
+        match done.get(&migration.version()) {
+            Some(checksum) if *checksum == migration.checksum() => {}
+            Some(_) => {
+                let what = format!("{} was changed after it had been applied", migration.name);
+                return Err(Error::internal("migrating", what));
+            }
+            None => {
+                apply_one(client, migration).await.map_err(|error| {
+                    tracing::error!(migration = migration.name, error = telemetry::chain(&error), "migration failed");
+                    failed(error)
+                })?;
+                applied.push(migration.name);
+            }
+        }
+    }
+    // A newer binary may have been here: the database is then ahead of us, which is its right.
+    let newest = done.keys().last().copied().unwrap_or_default();
+    Ok(Applied { applied, version: newest.max(migrations.last().map_or(0, Migration::version)) })
+}
+
+/// Applies one migration; tries again when others hold its locks, rather than make everybody queue behind it.
+async fn apply_one(client: &tokio_postgres::Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
+    let record = format!(
+        "insert into schema_migrations (version, name, checksum) values ({}, '{}', '{}')",
+        migration.version(),
+        migration.name,
+        migration.checksum()
+    );
+    let mut attempt = 0;
+    loop {
+        let started = Instant::now();
+        let result = if migration.sql.starts_with(NO_TRANSACTION) {
+            client.batch_execute(migration.sql).await
+        } else {
+            client.batch_execute(&format!("begin;\n{}\n{record};\ncommit;", migration.sql)).await
+        };
+        match result {
+            Ok(()) => {
+                if migration.sql.starts_with(NO_TRANSACTION) {
+                    client.batch_execute(&record).await?;
+                }
+                tracing::info!(migration = migration.name, duration_ms = millis(started.elapsed()), "migrated");
+                return Ok(());
+            }
+            Err(error) => {
+                // Closes the failed transaction; where there is none, PostgreSQL only warns.
+                let _ = client.batch_execute("rollback").await;
+                attempt += 1;
+                if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) || attempt > LOCK_RETRIES {
+                    return Err(error);
+                }
+                sleep(Duration::from_millis(200 * u64::from(attempt))).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn migrations_are_numbered_without_a_gap() {
+        let versions: Vec<i32> = ALL.iter().map(Migration::version).collect();
+        let expected: Vec<i32> = (1..).take(ALL.len()).collect();
+        assert_eq!(versions, expected);
+    }
+
+    #[test]
+    fn every_file_of_the_folder_is_applied() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../migrations");
+        let mut files: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .filter_map(|name| name.strip_suffix(".sql").map(str::to_owned))
+            .collect();
+        files.sort();
+        let names: Vec<&str> = ALL.iter().map(|migration| migration.name).collect();
+        assert_eq!(files, names);
+    }
+}

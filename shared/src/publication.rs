@@ -1,0 +1,211 @@
+//! Changing a course's description and status: edit, publish, unpublish, archive.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use crate::{
+    access::Access,
+    app::App,
+    auth::Caller,
+    body, catalogue, courses,
+    db::{Param, Repeat, Statement, column},
+    error::{Error, reason},
+    generation::{DESCRIPTION, HOURS, TITLE, optional},
+};
+
+/// Changes what was sent if the version is the one that the sender knows. `courses` is the changed row in the end.
+const UPDATE: Statement = Statement {
+    name: "publication.update",
+    sql: concat!(
+        "with courses as (
+            update courses set
+                title = coalesce($6, courses.title),
+                description = coalesce($7, courses.description),
+                difficulty = coalesce($8, courses.difficulty),
+                image_url = case when $9 then $10 else courses.image_url end,
+                estimated_hours = case when $11 then $12 else courses.estimated_hours end,
+                analytics_enabled = coalesce($13, courses.analytics_enabled),
+                status = coalesce($14, courses.status),
+                published_at = case
+                    when coalesce($14, courses.status) = 'published' then coalesce(courses.published_at, $5)
+                    else courses.published_at
+                end,
+                version = courses.version + 1,
+                updated_at = $5
+            where courses.id = $1 and ($3 or courses.owner_id = $2) and courses.version = $4
+            returning *
+        ), marked as (
+            insert into course_changes (course_id) select courses.id from courses
+        )
+        select ",
+        courses::course_json!(),
+        "::text as body from courses"
+    ),
+};
+
+/// Archives a course that is not archived yet; $4 is the version that the sender knows, or null.
+const ARCHIVE: Statement = Statement {
+    name: "publication.archive",
+    sql: "update courses set status = 'archived', version = courses.version + 1, updated_at = $5
+        where courses.id = $1 and ($3 or courses.owner_id = $2) and courses.version = coalesce($4, courses.version)
+            and courses.status <> 'archived'
+        returning courses.id",
+};
+
+/// Why a change found no row. By `courses_pkey` and `enrollments_pkey`.
+const STATE: Statement = Statement {
+    name: "publication.state",
+    sql: "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+            courses.version, courses.status
+        from courses
+        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        where courses.id = $1",
+};
+
+/// What to change; what is `None` stays.
+#[derive(Debug, Default, PartialEq)]
+pub struct Changes {
+    title: Option<String>,
+    description: Option<String>,
+    difficulty: Option<&'static str>,
+    /// `Some(None)` takes the image away.
+    image_url: Option<Option<String>>,
+    estimated_hours: Option<Option<f64>>,
+    analytics_enabled: Option<bool>,
+    status: Option<&'static str>,
+}
+
+/// Reads the body of `PATCH /courses/{courseId}`. Only an image and the hours can be taken away by a null.
+pub fn parse(body: &Value) -> Result<Changes, Error> {
+    body::parse(body, |root| {
+        let root = root.object()?;
+        let present = |name| root.field(name).is_present();
+        let title = present("title").then(|| root.field("title").text(TITLE).map(str::to_owned));
+        let description =
+            present("description").then(|| root.field("description").text(DESCRIPTION).map(str::to_owned));
+        let difficulty = present("difficulty").then(|| root.field("difficulty").one_of(&courses::DIFFICULTIES));
+        let image_url =
+            present("imageUrl").then(|| optional(&root.field("imageUrl"), |node| node.https_url().map(str::to_owned)));
+        let hours =
+            present("estimatedHours").then(|| optional(&root.field("estimatedHours"), |node| node.number(HOURS)));
+        let analytics_enabled = present("analyticsEnabled").then(|| root.field("analyticsEnabled").boolean());
+        let status = present("status").then(|| root.field("status").one_of(&courses::STATUSES));
+        Some(Changes {
+            title: swap(title)?,
+            description: swap(description)?,
+            difficulty: swap(difficulty)?,
+            image_url: swap(image_url)?,
+            estimated_hours: swap(hours)?,
+            analytics_enabled: swap(analytics_enabled)?,
+            status: swap(status)?,
+        })
+    })
+}
+
+/// Absent is fine, present and wrong is not.
+fn swap<T>(field: Option<Option<T>>) -> Option<Option<T>> {
+    match field {
+        None => Some(None),
+        Some(read) => read.map(Some),
+    }
+}
+
+/// Changes a course that is still at `version`, and answers as `GET` would.
+pub async fn update(
+    app: &App,
+    caller: &Caller,
+    course: Uuid,
+    version: i64,
+    changes: &Changes,
+    now: DateTime<Utc>,
+) -> Result<String, Error> {
+    let (set_image, image_url) = (changes.image_url.is_some(), changes.image_url.as_ref().and_then(Option::as_deref));
+    let (set_hours, hours) = (changes.estimated_hours.is_some(), changes.estimated_hours.flatten());
+    let params: [Param<'_>; 14] = [
+        (&course, Type::UUID),
+        (&caller.user, Type::TEXT),
+        (&caller.admin, Type::BOOL),
+        (&version, Type::INT8),
+        (&now, Type::TIMESTAMPTZ),
+        (&changes.title, Type::TEXT),
+        (&changes.description, Type::TEXT),
+        (&changes.difficulty, Type::TEXT),
+        (&set_image, Type::BOOL),
+        (&image_url, Type::TEXT),
+        (&set_hours, Type::BOOL),
+        (&hours, Type::FLOAT8),
+        (&changes.analytics_enabled, Type::BOOL),
+        (&changes.status, Type::TEXT),
+    ];
+    // Not repeatable: had the first run taken effect, the second would find its own version stale.
+    let Some(row) = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await? else {
+        return Err(refusal(app, caller, course).await?);
+    };
+    app.cache.bump(&[courses::generation(course), catalogue::generation()]).await;
+    column(&row, "body")
+}
+
+/// Archives a course: it leaves the catalogue, and those who are enrolled go on.
+pub async fn archive(
+    app: &App,
+    caller: &Caller,
+    course: Uuid,
+    version: Option<i64>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let params: [Param<'_>; 5] = [
+        (&course, Type::UUID),
+        (&caller.user, Type::TEXT),
+        (&caller.admin, Type::BOOL),
+        (&version, Type::INT8),
+        (&now, Type::TIMESTAMPTZ),
+    ];
+    if app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await?.is_none() {
+        let row = state(app, caller, course).await?;
+        Access::of(&row)?.require_manage()?;
+        // Archived already is what was asked for.
+        if column::<&str>(&row, "status")? != "archived" {
+            return Err(Error::Stale { current: column(&row, "version")? });
+        }
+    }
+    app.cache.bump(&[courses::generation(course), catalogue::generation()]).await;
+    Ok(())
+}
+
+/// Why a change was not made: the course is not there, not theirs, or no longer what they read.
+async fn refusal(app: &App, caller: &Caller, course: Uuid) -> Result<Error, Error> {
+    let row = state(app, caller, course).await?;
+    Access::of(&row)?.require_manage()?;
+    Ok(Error::Stale { current: column(&row, "version")? })
+}
+
+async fn state(app: &App, caller: &Caller, course: Uuid) -> Result<tokio_postgres::Row, Error> {
+    let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
+    app.db.query_opt(STATE, &params, Repeat::Safe).await?.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_sent_changes() {
+        let changes = parse(&json!({"imageUrl": null, "status": "published"})).unwrap();
+        let expected = Changes { image_url: Some(None), status: Some("published"), ..Changes::default() };
+        assert_eq!(changes, expected);
+    }
+
+    #[test]
+    fn a_null_takes_away_what_may_be_missing_and_nothing_else() {
+        for name in ["title", "description", "difficulty", "analyticsEnabled", "status"] {
+            assert!(parse(&json!({name: null})).is_err(), "{name}");
+        }
+        for body in [json!([]), json!({"status": "deleted"}), json!({"title": " "}), json!({"estimatedHours": "3"})] {
+            assert!(parse(&body).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The cache as a client notices it: not at all, but for `X-Cache`.
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::json;
+use shared::{
+    cache::{Cache, Document, Generation, Slot, Source},
+    error::Error,
+};
+
+use crate::support::{Course, Lectern, event};
+
+const OK: StatusCode = StatusCode::OK;
+
+/// The three routes that are cached.
+fn cached_paths(course: &Course) -> [String; 3] {
+    ["/courses".to_owned(), format!("/courses/{}", course.id), format!("/courses/{}/progress", course.id)]
+}
+
+async fn started() -> (Lectern, Course) {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[2]).await;
+    lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);
+    (lectern, course)
+}
+
+#[tokio::test]
+async fn a_second_read_is_a_hit_with_the_same_bytes_and_headers() {
+    let (lectern, course) = started().await;
+    let alice = lectern.learner("alice");
+    for path in cached_paths(&course) {
+        let (miss, hit) = (alice.get(&path).await, alice.get(&path).await);
+        assert_eq!((miss.header("x-cache"), hit.header("x-cache")), ("miss", "hit"), "{path}");
+        assert_eq!((&miss.text, miss.header("cache-control")), (&hit.text, hit.header("cache-control")), "{path}");
+    }
+    let page = |limit: u32| format!("/courses?limit={limit}");
+    lectern.course("teacher", &[]).await;
+    let (miss, hit) = (alice.get(&page(1)).await, alice.get(&page(1)).await);
+    assert_eq!((miss.header("link"), hit.header("x-cache")), (hit.header("link"), "hit"));
+    assert!(!hit.header("link").is_empty());
+}
+
+#[tokio::test]
+async fn what_is_public_may_be_shared_and_what_is_personal_may_not() {
+    let (lectern, course) = started().await;
+    let alice = lectern.learner("alice");
+    let [list, detail, summary] = cached_paths(&course);
+    for path in [list, detail] {
+        assert!(alice.get(&path).await.header("cache-control").starts_with("public"), "{path}");
+    }
+    for path in [summary, format!("/me/courses/{}", course.id), "/me/courses".to_owned()] {
+        assert!(alice.get(&path).await.header("cache-control").starts_with("private"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn every_write_shows_in_the_next_read_of_every_environment() {
+    let (lectern, course) = started().await;
+    let other = lectern.another().await;
+    let (alice, there) = (lectern.learner("alice"), other.learner("alice"));
+    let [list, detail, summary] = cached_paths(&course);
+    let seen = async |path: &str| {
+        // Twice, so that the second is from the cache wherever that is allowed.
+        let first = there.get(path).await;
+        let second = there.get(path).await;
+        assert_eq!(second.status, first.status, "{path}");
+        if first.status == OK {
+            assert_eq!((second.header("x-cache"), &second.text), ("hit", &first.text), "{path}");
+        }
+        first
+    };
+    for completed in 1..=2 {
+        seen(&summary).await;
+        alice.record(&[event(&course.sections[completed - 1], 1, true)]).await.expect(OK);
+        assert_eq!(seen(&summary).await.expect(OK)["completedSections"], completed);
+    }
+    alice.delete(&summary).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(seen(&summary).await.expect(OK)["completedSections"], 0);
+
+    seen(&detail).await;
+    seen(&list).await;
+    let (path, teacher) = (format!("/courses/{}", course.id), lectern.teacher("teacher"));
+    teacher.patch(&path, 1, &json!({"title": "Another title"})).await.expect(OK);
+    assert_eq!(seen(&detail).await.expect(OK)["title"], "Another title");
+    assert_eq!(seen(&list).await.expect(OK)["courses"][0]["title"], "Another title");
+    assert_eq!(seen(&summary).await.expect(OK)["courseTitle"], "Another title");
+    teacher.patch(&path, 2, &json!({"status": "draft"})).await.expect(OK);
+    seen(&detail).await.problem(404, "course_not_found");
+    seen(&summary).await.problem(404, "course_not_found");
+    assert_eq!(seen(&list).await.expect(OK)["courses"], json!([]));
+    teacher.patch(&path, 3, &json!({"status": "published"})).await.expect(OK);
+    seen(&detail).await.expect(OK);
+    lectern.course("teacher", &[]).await;
+    assert_eq!(seen(&list).await.expect(OK)["courses"].as_array().unwrap().len(), 2);
+    teacher.delete(&path).await.expect(StatusCode::NO_CONTENT);
+    seen(&detail).await.problem(404, "course_not_found");
+    assert_eq!(seen(&list).await.expect(OK)["courses"].as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn enrolling_shows_at_once_though_not_being_enrolled_was_read_before() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let summary = format!("/courses/{}/progress", course.id);
+    let bob = lectern.learner("bob");
+    bob.get(&summary).await.problem(404, "not_enrolled");
+    bob.enrol(&course).await.expect(StatusCode::CREATED);
+    bob.get(&summary).await.expect(OK);
+    lectern.learner("carol").get(&summary).await.problem(404, "not_enrolled");
+}
+
+#[tokio::test]
+async fn without_redis_or_with_a_dead_one_the_answers_are_the_same() {
+    let (lectern, course) = started().await;
+    let config = lectern.app().config.clone();
+    let nobody_listens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = format!("redis://{}/", nobody_listens.local_addr().unwrap());
+    // A listener that never accepts: connecting succeeds and nothing ever answers.
+    for redis_url in [None, Some(dead), Some("redis://127.0.0.1:1/".to_owned())] {
+        let other = Lectern::start_with(|fresh| {
+            *fresh = config.clone();
+            fresh.redis_url = redis_url;
+        })
+        .await;
+        for path in cached_paths(&course) {
+            let (expected, answer) =
+                (lectern.learner("alice").get(&path).await, other.learner("alice").get(&path).await);
+            assert_eq!((answer.status, &answer.text), (expected.status, &expected.text), "{path}");
+            assert_eq!(answer.header("x-cache"), "bypass", "{path}");
+        }
+        // A write, too, only takes a moment longer.
+        other.learner("alice").enrol(&course).await.expect(OK);
+    }
+}
+
+#[tokio::test]
+async fn garbage_in_redis_is_a_miss() {
+    let (lectern, course) = started().await;
+    let alice = lectern.learner("alice");
+    let redis = redis::Client::open(lectern.app().config.redis_url.clone().unwrap()).unwrap();
+    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    for path in cached_paths(&course) {
+        let expected = alice.get(&path).await;
+        assert_eq!(alice.get(&path).await.header("x-cache"), "hit");
+        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap();
+        assert!(!keys.is_empty());
+        for key in keys {
+            redis::cmd("SET").arg(key).arg(&b"\xff\x00 garbage"[..]).exec_async(&mut redis).await.unwrap();
+        }
+        let answer = alice.get(&path).await;
+        assert_eq!((answer.status, &answer.text, answer.header("x-cache")), (OK, &expected.text, "miss"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
+    let lectern = Lectern::start().await;
+    let cache = Cache::new(lectern.app().config.redis_url.as_deref()).unwrap();
+    let generation = Generation("{race}:g".to_owned());
+    let slot =
+        Slot { key: "{race}:v".to_owned(), generations: vec![generation.clone()], fresh_for: Duration::from_secs(60) };
+    let load = async |body: &str| Ok::<_, Error>(Document::from(body.to_owned()));
+    // Both with a generation that nobody has set yet and with one that is there.
+    for there in [false, true] {
+        if there {
+            cache.bump(std::slice::from_ref(&generation)).await;
+        }
+        let slow = async {
+            let old = load("old").await;
+            cache.bump(std::slice::from_ref(&generation)).await;
+            old
+        };
+        assert_eq!(cache.read_through(&slot, slow).await.unwrap(), (Document::from("old".to_owned()), Source::Miss));
+        let (document, source) = cache.read_through(&slot, load("new")).await.unwrap();
+        assert_eq!((document.body.as_str(), source), ("new", Source::Miss));
+        let (document, source) = cache.read_through(&slot, load("newer")).await.unwrap();
+        assert_eq!((document.body.as_str(), source), ("new", Source::Hit));
+    }
+}

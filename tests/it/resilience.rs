@@ -1,0 +1,127 @@
+//! PostgreSQL away, silent, restarted or slow: what clients and operators see.
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use reqwest::StatusCode;
+use shared::{
+    config::Config,
+    db::{Database, FailureKind, Repeat, Statement},
+};
+use tokio::net::TcpListener;
+
+use crate::support::{Lectern, course_body, event};
+
+/// Longer than any request may take while PostgreSQL says nothing.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+async fn is_unavailable_everywhere(database_url: &str) {
+    let lectern = Lectern::start_with(|config| config.database_url = database_url.to_owned()).await;
+    let (alice, teacher) = (lectern.learner("alice"), lectern.teacher("teacher"));
+    let section = uuid::Uuid::now_v7().to_string();
+    let events = [event(&section, 1, true)];
+    let started = Instant::now();
+    let answers = tokio::join!(alice.get("/courses"), alice.get("/me/courses"), alice.record(&events));
+    for answer in <[_; 3]>::from(answers) {
+        answer.problem(503, "unavailable");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    // What is wrong with a request is told without PostgreSQL.
+    teacher.create(&course_body("", &[], false)).await.problem(400, "invalid_body");
+}
+
+#[tokio::test]
+async fn a_server_that_refuses_connections_is_unavailable() {
+    is_unavailable_everywhere("postgres://lectern:secret@127.0.0.1:1/lectern").await;
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_unavailable_within_the_budget() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = silent.local_addr().unwrap();
+    is_unavailable_everywhere(&format!("postgres://lectern:secret@{address}/lectern")).await;
+}
+
+#[tokio::test]
+async fn connections_that_died_while_nobody_looked_are_replaced_unnoticed() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    for _ in 0..3 {
+        lectern
+            .sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+            .await;
+        alice.record(&[event(&course.sections[0], 1, false)]).await.expect(StatusCode::OK);
+        lectern
+            .sql("select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
+            .await;
+        alice.get("/me/courses").await.expect(StatusCode::OK);
+    }
+    assert_eq!(alice.summary(&course).await["totalTimeSpent"], 3);
+}
+
+#[tokio::test]
+async fn a_statement_that_waits_for_a_lock_too_long_is_given_up_and_the_next_one_works() {
+    let lectern = Lectern::start_with(|config| config.database_budget = Duration::from_millis(300)).await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    let (client, connection) = tokio_postgres::connect(&lectern.database, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("begin; select * from enrollments for update").await.unwrap();
+    let blocked = event(&course.sections[0], 5, false);
+    alice.record(std::slice::from_ref(&blocked)).await.problem(503, "unavailable");
+    client.batch_execute("rollback").await.unwrap();
+    // Whether the first run took effect is nobody's worry: the event counts once.
+    alice.record(&[blocked]).await.expect(StatusCode::OK);
+    assert_eq!(alice.summary(&course).await["totalTimeSpent"], 5);
+}
+
+/// Collects what is logged.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn slow_statements_are_warned_of_by_name_failed_ones_too() {
+    const NAP: Statement = Statement { name: "test.nap", sql: "select pg_sleep(0.1)" };
+    const FAILING_NAP: Statement =
+        Statement { name: "test.failing_nap", sql: "select 1 / (length(pg_sleep(0.1)::text) * 0)" };
+    const LONG_NAP: Statement = Statement { name: "test.long_nap", sql: "select pg_sleep(30)" };
+    const QUICK: Statement = Statement { name: "test.quick", sql: "select 1" };
+    let sink = Sink::default();
+    let writer = sink.clone();
+    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+
+    let mut config = Config::for_database(&crate::support::empty_database().await);
+    config.slow_statement = Duration::from_millis(50);
+    config.database_budget = Duration::from_millis(2_000);
+    let db = Database::new(&config).unwrap();
+    db.query(QUICK, &[], Repeat::Safe).await.unwrap();
+    db.query(NAP, &[], Repeat::Safe).await.unwrap();
+    assert_eq!(db.query(FAILING_NAP, &[], Repeat::Safe).await.unwrap_err().kind, FailureKind::Fault);
+    let within = Duration::from_millis(200);
+    assert_eq!(db.query_within(within, LONG_NAP, &[], Repeat::Safe).await.unwrap_err().kind, FailureKind::TimedOut);
+
+    let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+    let line = |name: &str| log.lines().find(|line| line.contains(&format!("statement=\"{name}\""))).unwrap_or("");
+    assert!(line("test.nap").contains("outcome=\"ok\""), "{log}");
+    assert!(line("test.failing_nap").contains("outcome=\"fault\""), "{log}");
+    assert!(line("test.long_nap").contains("outcome=\"timed_out\""), "{log}");
+    assert!(!log.contains("test.quick"), "{log}");
+}

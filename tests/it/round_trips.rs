@@ -1,0 +1,249 @@
+//! How often Lectern speaks to its servers, counted on the wire.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::support::{Course, Lectern, course_body, event};
+
+const OK: StatusCode = StatusCode::OK;
+
+/// A pipe to a server that counts what asks for an answer.
+struct Tap {
+    address: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Tap {
+    async fn to(server: &str, counter: fn() -> Box<dyn Counter>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (server, count) = (server.to_owned(), asked.clone());
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&server).await.unwrap();
+                let (mut from_client, mut to_client) = client.into_split();
+                let (mut from_server, mut to_server) = server.into_split();
+                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+                let (count, mut counter) = (count.clone(), counter());
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                        count.fetch_add(counter.count(&buffer[..read]), Ordering::SeqCst);
+                        to_server.write_all(&buffer[..read]).await.unwrap();
+                    }
+                });
+            }
+        });
+        Self { address, asked }
+    }
+
+    fn take(&self) -> usize {
+        self.asked.swap(0, Ordering::SeqCst)
+    }
+}
+
+/// Counts requests in a stream that arrives in pieces.
+trait Counter: Send {
+    fn count(&mut self, bytes: &[u8]) -> usize;
+}
+
+/// PostgreSQL answers at each `Sync` and each simple `Query`.
+#[derive(Default)]
+struct Flights {
+    pending: Vec<u8>,
+    started: bool,
+}
+
+impl Counter for Flights {
+    fn count(&mut self, bytes: &[u8]) -> usize {
+        self.pending.extend_from_slice(bytes);
+        let mut count = 0;
+        loop {
+            // The first message, the start-up, has no type.
+            let head = usize::from(self.started);
+            let Some(length) = self.pending.get(head..head + 4) else { return count };
+            let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
+            if self.pending.len() < head + length {
+                return count;
+            }
+            count += usize::from(self.started && matches!(self.pending[0], b'S' | b'Q'));
+            self.pending.drain(..head + length);
+            self.started = true;
+        }
+    }
+}
+
+/// Redis answers each command, and a command is an array of bulk strings.
+#[derive(Default)]
+struct Commands {
+    pending: Vec<u8>,
+    strings_left: usize,
+}
+
+impl Commands {
+    /// A line and where it ends, once it is there.
+    fn line(&self) -> Option<(u8, usize, usize)> {
+        let end = self.pending.windows(2).position(|pair| pair == b"\r\n")?;
+        let number = std::str::from_utf8(&self.pending[1..end]).unwrap().parse().unwrap();
+        Some((self.pending[0], number, end + 2))
+    }
+}
+
+impl Counter for Commands {
+    fn count(&mut self, bytes: &[u8]) -> usize {
+        self.pending.extend_from_slice(bytes);
+        let mut count = 0;
+        while let Some((kind, number, end)) = self.line() {
+            let whole = if kind == b'$' { end + number + 2 } else { end };
+            if self.pending.len() < whole {
+                break;
+            }
+            match kind {
+                b'*' => (count, self.strings_left) = (count + 1, number),
+                _ => self.strings_left -= 1,
+            }
+            self.pending.drain(..whole);
+        }
+        count
+    }
+}
+
+/// A Lectern whose both servers are tapped, warm.
+struct Tapped {
+    lectern: Lectern,
+    postgres: Tap,
+    redis: Tap,
+}
+
+impl Tapped {
+    async fn start(cached: bool) -> Self {
+        let plain = Lectern::start().await;
+        let mut config = plain.app().config.clone();
+        let postgres = Tap::to(address(&config.database_url), || Box::<Flights>::default()).await;
+        let redis_url = config.redis_url.take().unwrap();
+        let redis = Tap::to(address(&redis_url), || Box::<Commands>::default()).await;
+        config.database_url = config.database_url.replace(address(&plain.database), &postgres.address);
+        config.redis_url = cached.then(|| redis_url.replace(address(&redis_url), &redis.address));
+        config.database_connections = 1;
+        let lectern = Lectern::start_with(|fresh| *fresh = config).await;
+        // The first statement also opens the connections.
+        lectern.anyone().get("/courses").await.expect(OK);
+        let tapped = Self { lectern, postgres, redis };
+        tapped.take();
+        tapped
+    }
+
+    /// What has been asked of PostgreSQL and of Redis since the last look.
+    fn take(&self) -> (usize, usize) {
+        (self.postgres.take(), self.redis.take())
+    }
+
+    async fn course(&self) -> Course {
+        let course = self.lectern.course("teacher", &[3, 2]).await;
+        self.lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);
+        self.take();
+        course
+    }
+}
+
+/// Host and port of a URL.
+fn address(url: &str) -> &str {
+    let rest = url.split_once("://").unwrap().1;
+    rest.rsplit_once('@').map_or(rest, |(_, rest)| rest).split('/').next().unwrap()
+}
+
+#[tokio::test]
+async fn every_uncached_read_is_one_round_trip() {
+    let tapped = Tapped::start(false).await;
+    let course = tapped.course().await;
+    let (alice, teacher) = (tapped.lectern.learner("alice"), tapped.lectern.teacher("teacher"));
+    for path in [
+        "/courses".to_owned(),
+        "/courses?sort=title&limit=1".to_owned(),
+        "/me/courses".to_owned(),
+        format!("/courses/{}", course.id),
+        format!("/me/courses/{}", course.id),
+        format!("/sections/{}", course.sections[0]),
+        format!("/courses/{}/progress", course.id),
+        format!("/lessons/{}/progress", course.lessons[0]),
+    ] {
+        alice.get(&path).await.expect(OK);
+        assert_eq!(tapped.take(), (1, 0), "{path}");
+    }
+    for path in ["/me/authored-courses".to_owned(), format!("/courses/{}/analytics", course.id)] {
+        teacher.get(&path).await.expect(OK);
+        assert_eq!(tapped.take(), (1, 0), "{path}");
+    }
+    alice.get("/courses?limit=0").await.problem(400, "invalid_parameter");
+    assert_eq!(tapped.take(), (0, 0));
+}
+
+#[tokio::test]
+async fn a_cached_read_is_one_round_trip_to_redis_and_no_statement() {
+    let tapped = Tapped::start(true).await;
+    let course = tapped.course().await;
+    let alice = tapped.lectern.learner("alice");
+    for path in ["/courses".to_owned(), format!("/courses/{}", course.id), format!("/courses/{}/progress", course.id)] {
+        alice.get(&path).await.expect(OK);
+        let (statements, _) = tapped.take();
+        assert_eq!(statements, 1, "{path}");
+        assert_eq!(alice.get(&path).await.header("x-cache"), "hit");
+        assert_eq!(tapped.take(), (0, 1), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn recording_a_batch_of_any_size_is_one_round_trip() {
+    let tapped = Tapped::start(false).await;
+    let course = tapped.course().await;
+    let alice = tapped.lectern.learner("alice");
+    for size in [1, 10, 100, 500] {
+        let events: Vec<Value> = (0..size).map(|index| event(&course.sections[index % 5], 1, index % 2 == 0)).collect();
+        assert_eq!(alice.record(&events).await.expect(OK)["recorded"], size);
+        assert_eq!(tapped.take(), (1, 0), "{size} events");
+        assert_eq!(alice.record(&events).await.expect(OK)["duplicates"], size);
+        assert_eq!(tapped.take(), (1, 0), "{size} duplicates");
+    }
+}
+
+#[tokio::test]
+async fn creating_a_large_course_takes_at_most_two_round_trips() {
+    let tapped = Tapped::start(false).await;
+    let body = course_body("Large", &[20; 50], true);
+    let teacher = tapped.lectern.teacher("teacher");
+    teacher.create_with_key("key", &body).await.expect(StatusCode::CREATED);
+    assert_eq!(tapped.take(), (1, 0));
+    teacher.create_with_key("key", &body).await.expect(StatusCode::CREATED);
+    assert_eq!(tapped.take(), (2, 0));
+}
+
+#[tokio::test]
+async fn the_other_writes_are_one_round_trip_each() {
+    let tapped = Tapped::start(false).await;
+    let course = tapped.course().await;
+    let (alice, teacher) = (tapped.lectern.learner("alice"), tapped.lectern.teacher("teacher"));
+    let path = format!("/courses/{}", course.id);
+    alice.enrol(&course).await.expect(OK);
+    assert_eq!(tapped.take(), (1, 0));
+    alice.delete(&format!("{path}/progress")).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(tapped.take(), (1, 0));
+    alice.delete(&format!("{path}/enrollment")).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(tapped.take(), (1, 0));
+    let rows: Vec<Value> = (0..500).map(|index| json!({"userId": format!("user-{index}")})).collect();
+    tapped.lectern.service().post(&format!("{path}/enrollments"), &json!({ "enrollments": rows })).await.expect(OK);
+    assert_eq!(tapped.take(), (1, 0));
+    teacher.patch(&path, 1, &json!({"title": "Renamed"})).await.expect(OK);
+    assert_eq!(tapped.take(), (1, 0));
+    teacher.delete(&path).await.expect(StatusCode::NO_CONTENT);
+    assert_eq!(tapped.take(), (1, 0));
+}
