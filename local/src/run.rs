@@ -40,7 +40,7 @@ const DATABASE_CONNECTIONS: &str = "10";
 pub async fn run(workspace: &Workspace, settings: &Settings) -> Result<()> {
     let mut signals = Signals::listen()?;
     let state = workspace.state()?;
-    let mut lock = claim(&state)?;
+    let lock = claim(&state)?;
     let listener = bind(settings.port).await?;
     let address = listener.local_addr().context(|| "the port is not known")?;
     lock.sign(&format!("process {}, http://{address}", std::process::id()))?;
@@ -66,8 +66,10 @@ pub async fn run(workspace: &Workspace, settings: &Settings) -> Result<()> {
 
 /// One run a directory: two would fight over the database's files.
 fn claim(state: &Path) -> Result<Lock> {
-    Lock::take(&state.join("run.lock"))?
-        .map_err(|holder| Error::new(format!("Lectern is running in this directory already ({holder})")))
+    let lock = Lock::take(&state.join("run.lock"))?
+        .map_err(|holder| Error::new(format!("Lectern is running in this directory already ({holder})")))?;
+    lock.sign(&format!("process {}", std::process::id()))?;
+    Ok(lock)
 }
 
 /// Takes the port before the slow work, so that a port that is taken is told at once. Clients wait until all is ready.
@@ -126,7 +128,7 @@ async fn load_demo(api: &Api, database_url: &str, state: &Path) {
     }
 }
 
-/// Serves until a signal comes or a server of ours dies.
+/// Serves until a signal comes or our PostgreSQL dies.
 async fn serve(listener: TcpListener, api: Arc<Api>, servers: &mut Servers, signals: &mut Signals) -> Result<()> {
     let schedules = start_schedules(&api);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -216,23 +218,11 @@ impl Servers {
         Ok(Some(redis.url()))
     }
 
-    /// Waits until one of the servers ends by itself, and tells which.
+    /// Waits until our PostgreSQL ends by itself, and tells how. Without a Redis, everything goes on.
     async fn ended(&mut self) -> String {
-        let postgres = async {
-            match &mut self.postgres {
-                Some(postgres) => postgres.ended().await,
-                None => std::future::pending().await,
-            }
-        };
-        let redis = async {
-            match &mut self.redis {
-                Some(redis) => redis.ended().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            how = postgres => how,
-            how = redis => how,
+        match &mut self.postgres {
+            Some(postgres) => postgres.ended().await,
+            None => std::future::pending().await,
         }
     }
 

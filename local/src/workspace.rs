@@ -4,7 +4,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
@@ -115,12 +115,9 @@ impl Lock {
     }
 
     /// Leaves a word for whoever finds the lock taken.
-    pub(crate) fn sign(&mut self, holder: &str) -> Result<()> {
-        let write = |file: &mut File| {
-            file.set_len(0)?;
-            file.write_all(holder.as_bytes())
-        };
-        write(&mut self.file).context(|| "the lock could not be signed")
+    pub(crate) fn sign(&self, holder: &str) -> Result<()> {
+        let signed = self.file.set_len(0).and_then(|()| self.file.write_all_at(holder.as_bytes(), 0));
+        signed.context(|| "the lock could not be signed")
     }
 }
 
@@ -173,8 +170,9 @@ mod tests {
     fn a_taken_lock_tells_its_holder_and_is_free_after_it() {
         let scratch = Scratch::new("lock");
         let path = scratch.path().join("lock");
-        let mut held = Lock::take(&path).expect("opened").expect("free");
-        held.sign("process 7").expect("signed");
+        let held = Lock::take(&path).expect("opened").expect("free");
+        held.sign("process 12345").expect("signed");
+        held.sign("process 7").expect("signed again");
         assert_eq!(Lock::take(&path).expect("opened").expect_err("taken"), "process 7");
         drop(held);
         Lock::take(&path).expect("opened").expect("free again");

@@ -110,10 +110,11 @@ const LOCK: Statement = Statement {
 /// Deletes the marks and stores the figures of locked courses; runs after the lock, so its snapshot is newer.
 ///
 /// By `enrollments_course_idx`: one course's enrollments each. A course whose analytics are off keeps its figures.
+/// `strayed` counts the courses whose figures come out other than they stood although nothing has marked them since.
 const COMPUTE: Statement = Statement {
     name: "analytics.compute",
     sql: "with cleared as (
-            delete from course_changes where course_changes.course_id = any($1)
+            delete from course_changes where course_changes.course_id = any($1) returning course_changes.course_id
         ), figures as (
             select
                 courses.id as course_id,
@@ -173,8 +174,8 @@ const COMPUTE: Statement = Statement {
             (
                 select count(*)
                 from figures
-                join before on before.course_id = figures.course_id
-                where (
+                join before on before.course_id = figures.course_id and before.as_of <= $2
+                where figures.course_id not in (select cleared.course_id from cleared) and (
                     figures.total_enrollments, figures.active_learners, figures.completed_enrollments,
                     figures.completion_rate, figures.avg_completion_time, figures.median_completion_time,
                     figures.p25_completion_time, figures.p75_completion_time, figures.avg_time_spent
@@ -183,7 +184,7 @@ const COMPUTE: Statement = Statement {
                     before.completion_rate, before.avg_completion_time, before.median_completion_time,
                     before.p25_completion_time, before.p75_completion_time, before.avg_time_spent
                 )
-            ) as changed",
+            ) as strayed",
 };
 
 /// Rows of progress that differ from the fold of their attempt's events, and enrollments that differ from the fold of
@@ -263,7 +264,7 @@ impl Refreshed {
             "refreshed": self.refreshed,
             "failed": self.failed,
             "remaining": self.remaining,
-            "asOf": self.as_of.to_rfc3339_opts(SecondsFormat::AutoSi, true),
+            "asOf": self.as_of.to_rfc3339_opts(SecondsFormat::Micros, true),
         });
         if let Some(drift) = self.drift {
             answer["drift"] = drift.into();
@@ -288,9 +289,9 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
     let enrollments: i64 = column(row, "enrollment_drift")?;
     // What the first pass has just stored must come out the same again, for every course there is.
     let second = pass(app, ALL, as_of, deadline).await?;
-    let drift = progress + enrollments + second.changed;
+    let drift = progress + enrollments + second.strayed;
     if drift > 0 {
-        tracing::error!(progress, enrollments, figures = second.changed, "stored values differ from their sources");
+        tracing::error!(progress, enrollments, figures = second.strayed, "stored values differ from their sources");
     }
     let both = Pass { failed: first.failed + second.failed, ..second };
     finish(app, both, as_of, Some(drift)).await
@@ -307,8 +308,8 @@ async fn finish(app: &App, pass: Pass, as_of: DateTime<Utc>, drift: Option<i64>)
 struct Pass {
     refreshed: u64,
     failed: u64,
-    /// Courses whose figures came out other than they stood.
-    changed: i64,
+    /// Courses whose figures came out other than they stood, and nobody had marked them.
+    strayed: i64,
 }
 
 async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
@@ -356,7 +357,7 @@ impl Pass {
         let row = rows.first().ok_or_else(|| Failure::fault(COMPUTE.name, "no row"))?;
         let recounted: Vec<Uuid> = row.try_get("recounted").unwrap_or_default();
         self.refreshed += locked.len() as u64;
-        self.changed += row.try_get::<_, i64>("changed").unwrap_or_default();
+        self.strayed += row.try_get::<_, i64>("strayed").unwrap_or_default();
         app.cache.bump(&shown_in(&recounted)).await;
         Ok(())
     }

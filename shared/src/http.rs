@@ -6,7 +6,7 @@ use flate2::{Compression, write::GzEncoder};
 use futures_util::FutureExt;
 use lambda_http::{
     Body, RequestExt, Response as HttpResponse,
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     request::RequestContext,
 };
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use crate::{
     cache::{Document, Source},
     error::{Error, Fault, Reason, reason},
     ids, invocation,
-    telemetry::{self, Invocation},
+    telemetry::{self, Invocation, Trace},
 };
 
 /// A request as API Gateway passes it on.
@@ -65,14 +65,23 @@ where
     Fut: Future<Output = Result>,
 {
     let context = Context::of(&request);
-    Invocation::scope(context.request_id.clone(), |invocation| async move {
+    let trace = Trace {
+        function_request_id: context.function_request_id,
+        correlation_id: Some(context.request_id.clone()),
+        xray_trace_id: context.xray_trace_id,
+    };
+    Invocation::scope(trace, |invocation| async move {
         let result = AssertUnwindSafe(async { handle(app, request).await }).catch_unwind().await;
         let result = result.unwrap_or(Err(Error::Internal { context: "panic", source: None }));
         let result = result.and_then(|response| fit(response, context.accepts_gzip));
-        let (response, code) = match result {
+        let (mut response, code) = match result {
             Ok(response) => (response, None),
             Err(error) => (problem(&error, &context.request_id), Some(error.code())),
         };
+        if context.is_get {
+            // A refusal never comes from the cache.
+            response.headers_mut().entry(X_CACHE).or_insert(HeaderValue::from_static(Source::Bypass.as_str()));
+        }
         let source = response.headers().get(X_CACHE).and_then(|value| value.to_str().ok());
         invocation.summarise(&context.route, response.status().as_u16(), code, source);
         response
@@ -85,7 +94,10 @@ const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 /// What is needed of a request after its handler has taken it.
 struct Context {
     request_id: String,
+    function_request_id: String,
+    xray_trace_id: Option<String>,
     route: String,
+    is_get: bool,
     accepts_gzip: bool,
 }
 
@@ -95,9 +107,14 @@ impl Context {
             Some(RequestContext::ApiGatewayV2(context)) => context.request_id.clone(),
             _ => None,
         };
+        let lambda = request.lambda_context_ref();
+        let id = id.unwrap_or_default();
         Self {
-            request_id: id.unwrap_or_default(),
+            function_request_id: lambda.map_or_else(|| id.clone(), |lambda| lambda.request_id.clone()),
+            xray_trace_id: lambda.and_then(|lambda| lambda.xray_trace_id.clone()),
+            request_id: id,
             route: route(request).to_owned(),
+            is_get: request.method() == Method::GET,
             accepts_gzip: header_text(request, &header::ACCEPT_ENCODING).is_some_and(accepts_gzip),
         }
     }
@@ -162,7 +179,10 @@ pub fn json_bytes(request: &Request) -> std::result::Result<&[u8], Error> {
 
 /// Parses bytes as JSON.
 pub fn parse_json(bytes: &[u8]) -> std::result::Result<Value, Error> {
-    serde_json::from_slice(bytes).map_err(|error| Error::invalid(reason::MALFORMED_JSON, "", error.to_string()))
+    serde_json::from_slice(bytes).map_err(|error| {
+        let detail = format!("is not JSON at line {}, column {}", error.line(), error.column());
+        Error::invalid(reason::MALFORMED_JSON, "", detail)
+    })
 }
 
 /// 200 with a document that was read; for a page of a list with a link to the next.

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     config::{Config, log_settings},
     error::Error,
-    telemetry::{self, Invocation},
+    telemetry::{self, Invocation, Trace},
 };
 
 /// What is left of the deadline for telling what was done.
@@ -32,7 +32,12 @@ where
             let (app, handle) = (app.clone(), handle.clone());
             async move {
                 let deadline = until(event.context.deadline());
-                answer(app, event.context.request_id, event.payload, deadline, handle).await.map_err(diagnose)
+                let trace = Trace {
+                    function_request_id: event.context.request_id,
+                    correlation_id: None,
+                    xray_trace_id: event.context.xray_trace_id,
+                };
+                answer(app, trace, event.payload, deadline, handle).await.map_err(diagnose)
             }
         });
         lambda_runtime::run_concurrent(service).await
@@ -42,7 +47,7 @@ where
 /// Runs one scheduled event; `deadline` is when the work must be done.
 pub async fn answer<F, Fut>(
     app: Arc<App>,
-    request_id: String,
+    trace: impl Into<Trace>,
     event: Value,
     deadline: Instant,
     handle: F,
@@ -51,7 +56,7 @@ where
     F: FnOnce(Arc<App>, Value, Instant) -> Fut,
     Fut: Future<Output = Result<Value, Error>>,
 {
-    Invocation::scope(request_id, |invocation| async move {
+    Invocation::scope(trace.into(), |invocation| async move {
         let result = handle(app, event, deadline).await;
         if let Err(error) = &result {
             tracing::error!(code = error.code(), error = telemetry::chain(error), "invocation failed");

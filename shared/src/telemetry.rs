@@ -50,11 +50,27 @@ pub fn init(settings: &LogSettings) {
     };
 }
 
+/// By which an invocation is found again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trace {
+    /// Lambda's id of the invocation.
+    pub function_request_id: String,
+    /// The gateway's id of the request, which the client knows too.
+    pub correlation_id: Option<String>,
+    /// The trace that this invocation is a part of.
+    pub xray_trace_id: Option<String>,
+}
+
+impl From<String> for Trace {
+    fn from(function_request_id: String) -> Self {
+        Self { function_request_id, ..Self::default() }
+    }
+}
+
 /// What one invocation did, counted as it goes.
 #[derive(Debug)]
 pub struct Invocation {
-    /// Lambda's id of the invocation.
-    pub request_id: String,
+    trace: Trace,
     cold: bool,
     started: Instant,
     statements: AtomicU32,
@@ -70,9 +86,9 @@ tokio::task_local! {
 
 impl Invocation {
     /// Runs `work` as one invocation: what it logs and counts is told apart from others running beside it.
-    pub async fn scope<F: Future>(request_id: String, work: impl FnOnce(Arc<Self>) -> F) -> F::Output {
+    pub async fn scope<F: Future>(trace: Trace, work: impl FnOnce(Arc<Self>) -> F) -> F::Output {
         let invocation = Arc::new(Self {
-            request_id,
+            trace,
             cold: !WARM.swap(true, Ordering::Relaxed),
             started: Instant::now(),
             statements: AtomicU32::new(0),
@@ -157,8 +173,14 @@ where
         line.insert("level".into(), event.metadata().level().as_str().into());
         line.insert("service".into(), SERVICE.get().map_or("lectern", String::as_str).into());
         let _ = CURRENT.try_with(|invocation| {
-            line.insert("function_request_id".into(), invocation.request_id.as_str().into());
+            let trace = &invocation.trace;
+            line.insert("function_request_id".into(), trace.function_request_id.as_str().into());
             line.insert("cold_start".into(), invocation.cold.into());
+            for (key, id) in [("correlation_id", &trace.correlation_id), ("xray_trace_id", &trace.xray_trace_id)] {
+                if let Some(id) = id {
+                    line.insert(key.into(), id.as_str().into());
+                }
+            }
         });
         line.insert("location".into(), event.metadata().target().into());
         event.record(&mut Fields(&mut line));
@@ -217,7 +239,9 @@ mod tests {
         let writer = sink.clone();
         let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).event_format(JsonLines).finish();
         let _guard = tracing::subscriber::set_default(subscriber);
-        Invocation::scope("id-1".into(), |invocation| async move {
+        let trace =
+            Trace { function_request_id: "id-1".into(), correlation_id: Some("id-2".into()), ..Trace::default() };
+        Invocation::scope(trace, |invocation| async move {
             count_statement(Duration::from_millis(2));
             invocation.summarise("GET /courses", 200, None, Some("miss"));
         })
@@ -225,7 +249,7 @@ mod tests {
         let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
         assert_eq!(text.lines().count(), 1);
         let line: Value = serde_json::from_str(&text).unwrap();
-        assert_eq!(line["function_request_id"], "id-1");
+        assert_eq!((&line["function_request_id"], &line["correlation_id"]), (&"id-1".into(), &"id-2".into()));
         assert_eq!(line["message"], "invocation");
         assert_eq!((&line["statements"], &line["database_ms"]), (&1.into(), &2.0.into()));
         assert_eq!(line["cache"], "miss");

@@ -189,6 +189,29 @@ async fn refreshes_that_overlap_with_each_other_and_with_writers_lose_nothing() 
     assert_eq!(lectern.fetch("select count(*) from course_changes").await, "0");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_at_work_are_no_drift() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[3]).await;
+    let writing = futures_util::future::join_all((0..6).map(|writer| {
+        let (lectern, course) = (&lectern, &course);
+        async move {
+            for turn in 0..10 {
+                let learner = lectern.learner(&format!("user-{writer}-{turn}"));
+                learner.enrol(course).await.expect(StatusCode::CREATED);
+                learner.record(&[event(&course.sections[turn % 3], 1, true)]).await.expect(OK);
+            }
+        }
+    }));
+    let reconciling = async {
+        for _ in 0..10 {
+            assert_eq!(lectern.drift().await, 0);
+        }
+    };
+    tokio::join!(writing, reconciling);
+    assert_eq!(lectern.drift().await, 0);
+}
+
 #[tokio::test]
 async fn a_reconciliation_counts_what_does_not_agree() {
     let lectern = Lectern::start().await;

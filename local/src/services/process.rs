@@ -15,6 +15,8 @@ use crate::error::{Context, Error, Result};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a process that is not our child is looked at while it ends.
 const GLANCE: Duration = Duration::from_millis(20);
+/// How many ports a server is tried on.
+const PORT_ATTEMPTS: usize = 3;
 /// How much of its log a server that would not start is quoted with.
 const LOG_TAIL_LINES: usize = 20;
 
@@ -36,9 +38,9 @@ impl Server {
         Ok(Self { name, child, log, farewell })
     }
 
-    /// The process id; 0 once it has ended.
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id().unwrap_or_default()
+    /// The process id, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// The child's standard input, when it was asked for.
@@ -168,9 +170,18 @@ fn tail(text: &str) -> String {
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].iter().map(|line| format!("  {line}\n")).collect()
 }
 
-/// A port of 127.0.0.1 that is free now. Another process may take it before a server does; whoever starts one tries
-/// again with another.
-pub(crate) fn free_port() -> Result<u16> {
+/// Starts a server on a free port of 127.0.0.1, and on another one when somebody has taken it before the server could.
+pub(crate) async fn on_free_port<T, F: Future<Output = Result<T>>>(mut start: impl FnMut(u16) -> F) -> Result<T> {
+    for _ in 1..PORT_ATTEMPTS {
+        match start(free_port()?).await {
+            Err(error) if error.to_string().contains("Address already in use") => {}
+            started => return started,
+        }
+    }
+    start(free_port()?).await
+}
+
+fn free_port() -> Result<u16> {
     std::net::TcpListener::bind(("127.0.0.1", 0))
         .and_then(|listener| listener.local_addr())
         .map(|address| address.port())
@@ -230,6 +241,20 @@ mod tests {
     async fn the_command_line_of_a_process_is_known() {
         let line = command_line(std::process::id()).await.expect("we run");
         assert!(line.contains("local"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_was_taken_in_between_is_given_up_for_another() {
+        let mut tried = Vec::new();
+        let port = on_free_port(|port| {
+            tried.push(port);
+            let taken = tried.len() == 1;
+            async move { if taken { Err(Error::new("could not bind: Address already in use")) } else { Ok(port) } }
+        });
+        let port = port.await.expect("the second is free");
+        assert_eq!(tried.last(), Some(&port));
+        assert_eq!(tried.len(), 2);
+        assert!(on_free_port(|_| async { Err::<(), _>(Error::new("Address already in use")) }).await.is_err());
     }
 
     #[test]

