@@ -12,9 +12,6 @@ add column analytics_enabled boolean not null default true,
 -- As of the last refresh; 0 at creation, when nobody can have enrolled.
 add column enrollment_count integer not null default 0;
 
--- list-courses, `GET /courses?sort=popular` (LIST_POPULAR).
-create index courses_popular_idx on courses (enrollment_count desc, id desc) where status = 'published';
-
 -- One row a course. Null means "never computed", which is not the same as nought.
 create table course_analytics (
     course_id uuid constraint course_analytics_pkey primary key,

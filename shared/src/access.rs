@@ -8,6 +8,16 @@ use crate::{
     error::{Error, Reason, reason},
 };
 
+/// The column `access` of a statement over `courses` and the caller's `enrollments`, where $2 is the caller and $3 says
+/// whether they are an admin.
+macro_rules! access_column {
+    () => {
+        "course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access"
+    };
+}
+
+pub(crate) use access_column;
+
 /// The answer of `course_access_v1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {

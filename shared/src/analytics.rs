@@ -12,7 +12,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, access_column},
     app::App,
     auth::Caller,
     cache::{Document, Generation, Source},
@@ -30,7 +30,10 @@ const BATCH: i64 = 50;
 /// By `courses_pkey`, `course_analytics_pkey` and `enrollments_pkey`.
 const FIGURES: Statement = Statement {
     name: "analytics.figures",
-    sql: "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+    sql: concat!(
+        "select ",
+        access_column!(),
+        ",
             json_build_object(
                 'courseId', courses.id,
                 'totalEnrollments', course_analytics.total_enrollments,
@@ -48,45 +51,43 @@ const FIGURES: Statement = Statement {
         from courses
         left join course_analytics on course_analytics.course_id = courses.id
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
-        where courses.id = $1",
+        where courses.id = $1"
+    ),
 };
 
-/// The next changed or due courses behind $2. By `course_changes_course_idx` and `course_analytics_due_idx`.
-const PENDING: Statement = Statement {
-    name: "analytics.pending",
-    sql: "select pending.course_id
-        from (
+/// The changed courses, and those that are due at $1. By `course_changes_course_idx` and `course_analytics_due_idx`.
+macro_rules! pending {
+    () => {
+        "(
             select course_changes.course_id from course_changes
             union
             select course_analytics.course_id
             from course_analytics
             join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
             where course_analytics.due_at <= $1
-        ) as pending
-        where $2 is null or pending.course_id > $2
-        order by pending.course_id
-        limit $3",
+        ) as pending"
+    };
+}
+
+/// The next of them behind $2.
+const PENDING: Statement = Statement {
+    name: "analytics.pending",
+    sql: concat!(
+        "select pending.course_id from ",
+        pending!(),
+        " where $2 is null or pending.course_id > $2 order by pending.course_id limit $3"
+    ),
 };
+
+/// How many there are.
+const REMAINING: Statement =
+    Statement { name: "analytics.remaining", sql: concat!("select count(*) as remaining from ", pending!()) };
 
 /// Every course behind $2, for a reconciliation; $1 is not needed and keeps the parameters alike.
 const ALL: Statement = Statement {
     name: "analytics.all",
     sql: "select courses.id as course_id from courses
         where $1 is not null and ($2 is null or courses.id > $2) order by courses.id limit $3",
-};
-
-/// How many courses [`PENDING`] would find.
-const REMAINING: Statement = Statement {
-    name: "analytics.remaining",
-    sql: "select count(*) as remaining
-        from (
-            select course_changes.course_id from course_changes
-            union
-            select course_analytics.course_id
-            from course_analytics
-            join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
-            where course_analytics.due_at <= $1
-        ) as pending",
 };
 
 /// Makes sure that each course has its row, which is what gets locked.

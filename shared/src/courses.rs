@@ -10,7 +10,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, access_column},
     app::App,
     auth::Caller,
     cache::{Document, Generation, Slot, Source},
@@ -138,7 +138,9 @@ const OUTLINE: Statement = Statement {
 const OUTLINE_FOR: Statement = Statement {
     name: "courses.outline_for",
     sql: concat!(
-        "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access, ",
+        "select ",
+        access_column!(),
+        ", ",
         course_json!(
             concat!(", 'progress', ", section_progress_json!()),
             "left join progress on progress.user_id = $2 and progress.course_id = courses.id
@@ -155,7 +157,10 @@ const OUTLINE_FOR: Statement = Statement {
 /// By `sections_pkey`, `courses_pkey` and `enrollments_pkey`.
 const SECTION: Statement = Statement {
     name: "courses.section",
-    sql: "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+    sql: concat!(
+        "select ",
+        access_column!(),
+        ",
             json_build_object(
                 'id', sections.id, 'courseId', sections.course_id, 'lessonId', sections.lesson_id,
                 'title', sections.title, 'type', sections.type, 'order', sections.position,
@@ -164,7 +169,8 @@ const SECTION: Statement = Statement {
         from sections
         join courses on courses.id = sections.course_id
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
-        where sections.id = $1",
+        where sections.id = $1"
+    ),
 };
 
 /// What everything cached about one course depends on. The braces are Redis's hash tag.

@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, access_column},
     app::App,
     auth::Caller,
     body::{self, Node},
@@ -39,7 +39,9 @@ const ENROL: Statement = Statement {
     sql: concat!(
         "with course as (
             select courses.id, courses.status,
-                course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+                ",
+        access_column!(),
+        ",
                 coalesce(enrollments.status, 'none') as enrollment_status
             from courses
             left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = $2
@@ -64,18 +66,22 @@ const ENROL: Statement = Statement {
 /// Cancels one enrollment, if there is one.
 const CANCEL: Statement = Statement {
     name: "enrollments.cancel",
-    sql: "with written as (
+    sql: concat!(
+        "with written as (
             update enrollments set status = 'cancelled'
             where enrollments.user_id = $2 and enrollments.course_id = $1 and enrollments.status = 'active'
             returning enrollments.course_id
         ), marked as (
             insert into course_changes (course_id) select written.course_id from written
         )
-        select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+        select ",
+        access_column!(),
+        ",
             enrollments.user_id is not null as enrolled
         from courses
         left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = $2
-        where courses.id = $1",
+        where courses.id = $1"
+    ),
 };
 
 /// Enrols many learners; $2 users and $3 times are parallel. Rows are written in the order in which locks are taken.

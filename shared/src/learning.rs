@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, access_column},
     app::App,
     auth::Caller,
     cache::{Document, Generation, Slot, Source},
@@ -26,7 +26,9 @@ const MY_COURSES_LIST: &str = "me/courses";
 const SUMMARY: Statement = Statement {
     name: "learning.summary",
     sql: concat!(
-        "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+        "select ",
+        access_column!(),
+        ",
             enrollments.user_id is not null as enrolled, ",
         courses::summary_json!(),
         "::text as body
@@ -40,7 +42,9 @@ const SUMMARY: Statement = Statement {
 const LESSON: Statement = Statement {
     name: "learning.lesson",
     sql: concat!(
-        "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+        "select ",
+        access_column!(),
+        ",
             enrollments.user_id is not null as enrolled,
             json_build_object(
                 'id', lessons.id, 'courseId', lessons.course_id, 'title', lessons.title, 'order', lessons.position,

@@ -50,6 +50,7 @@ pub const ALL: &[Migration] = migrations![
     "V3__backfill_course_analytics",
     "V4__reading_rules",
     "V5__record_progress",
+    "V6__index_popular_courses",
 ];
 
 impl Migration {

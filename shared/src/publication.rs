@@ -6,7 +6,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::{
-    access::Access,
+    access::{Access, access_column},
     app::App,
     auth::Caller,
     body, catalogue, courses,
@@ -57,11 +57,15 @@ const ARCHIVE: Statement = Statement {
 /// Why a change found no row. By `courses_pkey` and `enrollments_pkey`.
 const STATE: Statement = Statement {
     name: "publication.state",
-    sql: "select course_access_v1(courses.status, $3 or courses.owner_id = $2, enrollments.status) as access,
+    sql: concat!(
+        "select ",
+        access_column!(),
+        ",
             courses.version, courses.status
         from courses
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
-        where courses.id = $1",
+        where courses.id = $1"
+    ),
 };
 
 /// What to change; what is `None` stays.

@@ -14,13 +14,17 @@ use std::{
 
 use serde_json::{Map, Value};
 use tracing::{
-    Event, Subscriber,
+    Event, Level, Subscriber,
     field::{Field, Visit},
 };
 use tracing_subscriber::{
-    EnvFilter,
-    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer},
+    Layer,
+    filter::Targets,
+    fmt::{FmtContext, FormatEvent, FormatFields, format::Writer, layer},
+    layer::SubscriberExt,
+    registry,
     registry::LookupSpan,
+    util::SubscriberInitExt,
 };
 
 /// How to log.
@@ -28,7 +32,7 @@ use tracing_subscriber::{
 pub struct LogSettings {
     /// JSON lines rather than text.
     pub json: bool,
-    /// A level, or an `EnvFilter` directive.
+    /// A level, or levels by module.
     pub level: String,
     /// The function's name, on every line.
     pub service: String,
@@ -39,15 +43,23 @@ static WARM: AtomicBool = AtomicBool::new(false);
 
 /// Installs the subscriber; a second call changes nothing.
 pub fn init(settings: &LogSettings) {
-    let filter = EnvFilter::try_new(&settings.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
     SERVICE.get_or_init(|| settings.service.clone());
+    let filter = filter(&settings.level);
+    let layer = layer().with_ansi(false);
     // Fails only where a subscriber is installed already, and then that one is used.
     let _ = if settings.json {
-        tracing::subscriber::set_global_default(builder.event_format(JsonLines).finish())
+        registry().with(layer.event_format(JsonLines).with_filter(filter)).try_init()
     } else {
-        tracing::subscriber::set_global_default(builder.with_target(false).finish())
+        registry().with(layer.with_target(false).with_filter(filter)).try_init()
     };
+}
+
+/// A level, or levels by module (`info,shared=debug`). Lambda knows one level more than we do.
+fn filter(level: &str) -> Targets {
+    let level = if level.eq_ignore_ascii_case("fatal") { "error" } else { level };
+    let targets: Targets = level.parse().unwrap_or_default();
+    // A list that says nothing of the other modules, or a word that is no level, must not silence them.
+    if targets.default_level().is_some() { targets } else { targets.with_default(Level::INFO) }
 }
 
 /// By which an invocation is found again.
@@ -231,6 +243,15 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn every_level_that_lambda_can_be_set_to_means_something() {
+        for (level, enabled) in [("TRACE", true), ("info", true), ("WARN", false), ("FATAL", false), ("nonsense", true)]
+        {
+            assert_eq!(filter(level).would_enable("shared", &Level::INFO), enabled, "{level}");
+        }
+        assert!(filter("warn,shared=debug").would_enable("shared::db", &Level::DEBUG));
     }
 
     #[tokio::test]
