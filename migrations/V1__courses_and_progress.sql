@@ -7,7 +7,7 @@
 -- * user ids are opaque text (the `sub` of a token) and compare byte by byte: locks are taken in that order.
 -- * Nothing is ever deleted by cascade; a course is archived and history stays.
 
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 set local statement_timeout = '60s';
 
 create table courses (

@@ -4,7 +4,7 @@
 -- with the lock_timeout it gives up rather than queue everybody behind itself, and `migrate` tries again. Rows for the
 -- courses that exist are made by the next migration, in batches.
 
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 set local statement_timeout = '60s';
 
 alter table courses

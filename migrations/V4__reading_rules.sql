@@ -1,7 +1,7 @@
 -- The three rules that more than one statement needs, each in one place. Plain SQL functions, which PostgreSQL inlines.
 -- A changed rule is a new function (…_v2): old and new binaries run side by side during a deploy.
 
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 set local statement_timeout = '60s';
 
 -- RFC 3339 in UTC with as many digits of the second as there are, whatever the session's time zone.

@@ -4,7 +4,7 @@
 -- invisible to it, and counts go wrong. Here every statement after the lock sees all that was committed before it.
 -- Locks are taken in (user, course) order, and enrollments before all else, so that batches never deadlock.
 
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 set local statement_timeout = '60s';
 
 -- Records a batch of events, given as parallel arrays, and answers with the body of `POST /progress`.
@@ -26,28 +26,43 @@ returns table (
     recorded integer,
     duplicates integer,
     rejected integer,
-    -- The (learner, course) pairs whose progress changed.
-    changed_users text[],
-    changed_courses uuid[]
+    -- The (learner, course) pairs of all items that count, now or before: a repeated batch may be the one whose first
+    -- answer, and with it the word to the cache, was lost.
+    counted_users text[],
+    counted_courses uuid[]
 )
 language plpgsql volatile
 as $$
 #variable_conflict use_column
 declare
+    locked_users text[];
+    locked_courses uuid[];
+    locked_statuses text[];
+    locked_attempts integer[];
+    locked_resets timestamptz[];
     item_courses uuid[];
     item_refusals text[];
     fresh_users text[];
     fresh_events uuid[];
+    changed_users text[];
+    changed_courses uuid[];
 begin
-    perform 1
-    from enrollments
-    join (
-        select distinct item.user_id, sections.course_id
-        from unnest(users, section_ids) as item (user_id, section_id)
-        join sections on sections.id = item.section_id
-    ) as touched on touched.user_id = enrollments.user_id and touched.course_id = enrollments.course_id
-    order by enrollments.user_id, enrollments.course_id
-    for no key update of enrollments;
+    -- From here on only these rows are enrollments: one that is made meanwhile is not locked, and counts the next time.
+    select
+        array_agg(locked.user_id), array_agg(locked.course_id), array_agg(locked.status), array_agg(locked.attempt),
+        array_agg(locked.reset_at)
+    into locked_users, locked_courses, locked_statuses, locked_attempts, locked_resets
+    from (
+        select enrollments.*
+        from enrollments
+        join (
+            select distinct item.user_id, sections.course_id
+            from unnest(users, section_ids) as item (user_id, section_id)
+            join sections on sections.id = item.section_id
+        ) as touched on touched.user_id = enrollments.user_id and touched.course_id = enrollments.course_id
+        order by enrollments.user_id, enrollments.course_id
+        for no key update of enrollments
+    ) as locked;
 
     -- Judge each item by itself, write the good ones that the ledger does not know, and fold exactly those.
     with item as (
@@ -67,7 +82,8 @@ begin
             as sent (user_id, event_id, section_id, time_spent, completed, occurred_at, position)
         left join sections on sections.id = sent.section_id
         left join courses on courses.id = sections.course_id
-        left join enrollments
+        left join unnest(locked_users, locked_courses, locked_statuses, locked_attempts, locked_resets)
+            as enrollments (user_id, course_id, status, attempt, reset_at)
             on enrollments.user_id = sent.user_id and enrollments.course_id = sections.course_id
         cross join lateral (
             select course_access_v1(courses.status, courses.owner_id = sent.user_id, enrollments.status) as level
@@ -170,6 +186,9 @@ begin
         left join unnest(fresh_users, fresh_events) as fresh (user_id, event_id)
             on fresh.user_id = item.user_id and fresh.event_id = item.event_id
     ),
+    counted as (
+        select distinct judged.user_id, judged.course_id from judged where judged.status <> 'rejected'
+    ),
     summary as (
         select
             json_agg(
@@ -191,9 +210,7 @@ begin
                 ) end
                 order by enrollments.user_id, courses.id
             ) as courses
-        from (
-            select distinct judged.user_id, judged.course_id from judged where judged.status <> 'rejected'
-        ) as counted
+        from counted
         join courses on courses.id = counted.course_id and courses.status <> 'draft'
         join enrollments on enrollments.user_id = counted.user_id and enrollments.course_id = counted.course_id
     ),
@@ -221,36 +238,39 @@ begin
             'courses', coalesce(summary.courses, '[]'::json)
         )::text,
         counts.recorded, counts.duplicates, counts.rejected,
-        coalesce(changed_users, '{}'), coalesce(changed_courses, '{}')
+        (select coalesce(array_agg(counted.user_id), '{}') from counted),
+        (select coalesce(array_agg(counted.course_id), '{}') from counted)
     from counts cross join summary;
 end;
 $$;
 
 -- Clears one learner's progress in one course and begins a new attempt. Answers what the learner may see of the course
--- (see course_access_v1; null where there is no such course) and whether there was an enrollment to reset.
-create function reset_progress_v1(learner text, course uuid, at timestamptz)
+-- (see course_access_v1; no row where there is no such course) and whether there was an enrollment to reset.
+-- The same reset once more, known by its moment, does nothing: what was recorded since must not go.
+create function reset_progress_v1(learner text, course uuid, at timestamptz, learner_is_admin boolean)
 returns table (access text, enrolled boolean)
 language plpgsql volatile
 as $$
 #variable_conflict use_column
+declare
+    last_reset timestamptz;
 begin
-    perform 1
+    select enrollments.reset_at into last_reset
     from enrollments
     where enrollments.user_id = learner and enrollments.course_id = course
     for no key update;
+    enrolled := found;
 
-    select
-        course_access_v1(courses.status, courses.owner_id = learner, enrollments.status),
-        enrollments.user_id is not null
-    into access, enrolled
+    select course_access_v1(courses.status, learner_is_admin or courses.owner_id = learner, enrollments.status)
+    into access
     from courses
     left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = learner
     where courses.id = course;
 
-    if enrolled and access <> 'none' then
+    if enrolled and access <> 'none' and (last_reset is null or last_reset < at) then
         delete from progress where progress.user_id = learner and progress.course_id = course;
         update enrollments set
-            reset_at = greatest(enrollments.reset_at, at),
+            reset_at = at,
             attempt = enrollments.attempt + 1,
             completed_sections = 0,
             time_spent = 0,

@@ -2,7 +2,7 @@
 --
 -- Apart from the columns it is built on: `alter table` shuts out readers, and they should not wait for an index too.
 
-set local lock_timeout = '2s';
+set local lock_timeout = '1s';
 set local statement_timeout = '60s';
 
 -- Courses are thousands, not millions: the index takes milliseconds and keeps only their authors waiting, while a

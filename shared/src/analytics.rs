@@ -55,39 +55,71 @@ const FIGURES: Statement = Statement {
     ),
 };
 
-/// The changed courses, and those that are due at $1. By `course_changes_course_idx` and `course_analytics_due_idx`.
+/// The changed courses, and those that are due at $1, behind $2, $3 of them at the most.
+///
+/// There may be millions of marks for a few courses: the recursion steps from course to course of
+/// `course_changes_course_idx`. The due ones come from `course_analytics_due_idx`.
 macro_rules! pending {
-    () => {
-        "(
-            select course_changes.course_id from course_changes
-            union
-            select course_analytics.course_id
-            from course_analytics
-            join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
-            where course_analytics.due_at <= $1
-        ) as pending"
+    ($select:literal) => {
+        concat!(
+            "with recursive changed as (
+                (
+                    select course_changes.course_id
+                    from course_changes
+                    where $2 is null or course_changes.course_id > $2
+                    order by course_changes.course_id
+                    limit 1
+                )
+                union all
+                select (
+                    select course_changes.course_id
+                    from course_changes
+                    where course_changes.course_id > changed.course_id
+                    order by course_changes.course_id
+                    limit 1
+                )
+                from changed
+                where changed.course_id is not null
+            ), pending as (
+                (select changed.course_id from changed where changed.course_id is not null limit $3)
+                union
+                (
+                    select course_analytics.course_id
+                    from course_analytics
+                    join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
+                    where course_analytics.due_at <= $1 and ($2 is null or course_analytics.course_id > $2)
+                    order by course_analytics.course_id
+                    limit $3
+                )
+            )
+            select ",
+            $select
+        )
     };
 }
 
-/// The next of them behind $2.
+/// The next of them.
 const PENDING: Statement = Statement {
     name: "analytics.pending",
-    sql: concat!(
-        "select pending.course_id from ",
-        pending!(),
-        " where $2 is null or pending.course_id > $2 order by pending.course_id limit $3"
-    ),
+    sql: pending!("pending.course_id from pending order by pending.course_id limit $3"),
 };
 
 /// How many there are.
 const REMAINING: Statement =
-    Statement { name: "analytics.remaining", sql: concat!("select count(*) as remaining from ", pending!()) };
+    Statement { name: "analytics.remaining", sql: pending!("count(*) as remaining from pending") };
 
 /// Every course behind $2, for a reconciliation; $1 is not needed and keeps the parameters alike.
 const ALL: Statement = Statement {
     name: "analytics.all",
     sql: "select courses.id as course_id from courses
         where $1 is not null and ($2 is null or courses.id > $2) order by courses.id limit $3",
+};
+
+/// How many courses a reconciliation has not come to.
+const UNVISITED: Statement = Statement {
+    name: "analytics.unvisited",
+    sql: "select count(*) as remaining from courses
+        where $1 is not null and $3 is null and ($2 is null or courses.id > $2)",
 };
 
 /// Makes sure that each course has its row, which is what gets locked.
@@ -121,7 +153,7 @@ const COMPUTE: Statement = Statement {
                 courses.id as course_id,
                 count(enrollments.user_id)::integer as total_enrollments,
                 (count(*) filter (
-                    where enrollments.last_activity_at > $2 - make_interval(days => $3)
+                    where enrollments.last_activity_at > $2 - make_interval(hours => 24 * $3)
                 ))::integer as active_learners,
                 count(enrollments.completed_at)::integer as completed_enrollments,
                 case when count(enrollments.user_id) > 0 then
@@ -137,8 +169,8 @@ const COMPUTE: Statement = Statement {
                 round(avg(enrollments.time_spent) filter (where enrollments.completed_at is not null))::bigint
                     as avg_time_spent,
                 min(enrollments.last_activity_at) filter (
-                    where enrollments.last_activity_at > $2 - make_interval(days => $3)
-                ) + make_interval(days => $3) as due_at
+                    where enrollments.last_activity_at > $2 - make_interval(hours => 24 * $3)
+                ) + make_interval(hours => 24 * $3) as due_at
             from courses
             left join enrollments on enrollments.course_id = courses.id and enrollments.status <> 'cancelled'
             cross join lateral (
@@ -160,7 +192,7 @@ const COMPUTE: Statement = Statement {
                 p75_completion_time = figures.p75_completion_time,
                 avg_time_spent = figures.avg_time_spent,
                 window_days = $3,
-                as_of = $2,
+                as_of = greatest(course_analytics.as_of, $2),
                 due_at = figures.due_at
             from figures
             where course_analytics.course_id = figures.course_id
@@ -277,7 +309,9 @@ impl Refreshed {
 /// Refreshes the courses that changed or are due, until all are done or the deadline is near.
 pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
     let pass = pass(app, PENDING, as_of, deadline).await?;
-    finish(app, pass, as_of, None).await
+    // Whoever failed or came in meanwhile is still marked.
+    let remaining = count(app, REMAINING, as_of, None).await?;
+    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, drift: None })
 }
 
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
@@ -294,14 +328,14 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
     if drift > 0 {
         tracing::error!(progress, enrollments, figures = second.strayed, "stored values differ from their sources");
     }
-    let both = Pass { failed: first.failed + second.failed, ..second };
-    finish(app, both, as_of, Some(drift)).await
+    let remaining = if second.finished { 0 } else { count(app, UNVISITED, as_of, second.behind).await? };
+    let failed = first.failed + second.failed;
+    Ok(Refreshed { refreshed: second.refreshed, failed, remaining, as_of, drift: Some(drift) })
 }
 
-async fn finish(app: &App, pass: Pass, as_of: DateTime<Utc>, drift: Option<i64>) -> Result<Refreshed, Error> {
-    let row = app.db.query_one(REMAINING, &[(&as_of, Type::TIMESTAMPTZ)], Repeat::Safe).await?;
-    let remaining = column(&row, "remaining")?;
-    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, drift })
+async fn count(app: &App, what: Statement, as_of: DateTime<Utc>, behind: Option<Uuid>) -> Result<i64, Error> {
+    let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&behind, Type::UUID), (&None::<i64>, Type::INT8)];
+    column(&app.db.query_one(what, &params, Repeat::Safe).await?, "remaining")
 }
 
 /// One walk over courses in the order of their ids.
@@ -311,32 +345,45 @@ struct Pass {
     failed: u64,
     /// Courses whose figures came out other than they stood, and nobody had marked them.
     strayed: i64,
+    /// The last course of the last batch.
+    behind: Option<Uuid>,
+    /// Whether it came to the end.
+    finished: bool,
 }
 
 async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
     let mut pass = Pass::default();
-    let mut behind: Option<Uuid> = None;
     while Instant::now() < deadline {
-        let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&behind, Type::UUID), (&BATCH, Type::INT8)];
+        let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&pass.behind, Type::UUID), (&BATCH, Type::INT8)];
         let rows = app.db.query(list, &params, Repeat::Safe).await?;
         let batch = rows.iter().map(|row| column(row, "course_id")).collect::<Result<Vec<Uuid>, _>>()?;
-        let Some(last) = batch.last() else { break };
-        behind = Some(*last);
-        if pass.add(app, &batch, as_of, deadline).await.is_ok() {
-            continue;
+        let Some(last) = batch.last() else {
+            pass.finished = true;
+            break;
+        };
+        if pass.add(app, &batch, as_of, deadline).await.is_err() {
+            // Something in the batch cannot be done. One by one, the others can.
+            pass.add_each(app, &batch, as_of, deadline).await;
         }
-        // Something in the batch cannot be done. One by one, the others can.
-        for course in batch {
-            if let Err(failure) = pass.add(app, &[course], as_of, deadline).await {
-                pass.failed += 1;
-                tracing::warn!(%course, error = telemetry::chain(&failure), "the figures of a course were not refreshed");
-            }
-        }
+        pass.behind = Some(*last);
     }
     Ok(pass)
 }
 
 impl Pass {
+    /// Refreshes courses each by itself and counts those that cannot be done.
+    async fn add_each(&mut self, app: &App, courses: &[Uuid], as_of: DateTime<Utc>, deadline: Instant) {
+        for course in courses {
+            if Instant::now() >= deadline {
+                return;
+            }
+            if let Err(failure) = self.add(app, std::slice::from_ref(course), as_of, deadline).await {
+                self.failed += 1;
+                tracing::warn!(%course, error = telemetry::chain(&failure), "the figures of a course were not refreshed");
+            }
+        }
+    }
+
     /// Refreshes a few courses in one transaction.
     async fn add(
         &mut self,

@@ -74,7 +74,7 @@ impl<'a> Node<'a> {
     }
 
     /// The item of an array at an index.
-    pub fn item(&self, index: usize) -> Node<'_> {
+    fn item(&self, index: usize) -> Node<'_> {
         let value = self.value.and_then(|value| value.get(index));
         Node { value, step: Step::Item(index), parent: Some(self), faults: self.faults }
     }
@@ -87,6 +87,14 @@ impl<'a> Node<'a> {
     /// This node unless it is absent or null.
     pub fn optional(&self) -> Option<&Self> {
         self.value.is_some_and(|value| !value.is_null()).then_some(self)
+    }
+
+    /// Reads a value that may be absent or null.
+    pub fn optional_or<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<Option<T>> {
+        match self.optional() {
+            Some(node) => read(node).map(Some),
+            None => Some(None),
+        }
     }
 
     /// Whether there is a value, be it null.
@@ -112,6 +120,17 @@ impl<'a> Node<'a> {
         // All are read before the first that does not fit decides, so that every fault is found.
         let read: Vec<Option<T>> = items.iter().enumerate().map(item).collect();
         read.into_iter().collect()
+    }
+
+    /// Says of each item of an array whose whole number `field` an earlier item has that it is taken.
+    pub fn refuse_repeated(&self, field: &str) {
+        let mut seen = HashSet::new();
+        let items = self.value.and_then(Value::as_array).into_iter().flatten();
+        for (index, item) in items.enumerate() {
+            if item.get(field).and_then(Value::as_i64).is_some_and(|number| !seen.insert(number)) {
+                self.item(index).field(field).fault("is taken by an earlier sibling");
+            }
+        }
     }
 
     /// A text.
@@ -158,7 +177,8 @@ impl<'a> Node<'a> {
         let time = DateTime::parse_from_rfc3339(text)
             .ok()
             .and_then(|time| DateTime::from_timestamp_micros(time.timestamp_micros()));
-        time.or_else(|| self.refuse("must be a time in RFC 3339, such as 2026-01-31T12:00:00Z"))
+        let time = time.filter(|time| time.timestamp() >= 0);
+        time.or_else(|| self.refuse("must be a time in RFC 3339 since 1970, such as 2026-01-31T12:00:00Z"))
     }
 
     /// A whole number.
@@ -232,12 +252,6 @@ impl<'a> Node<'a> {
     }
 }
 
-/// The indices of the items whose key an earlier item has.
-pub fn repeated<K: std::hash::Hash + Eq>(keys: impl IntoIterator<Item = K>) -> Vec<usize> {
-    let mut seen = HashSet::new();
-    keys.into_iter().enumerate().filter_map(|(index, key)| (!seen.insert(key)).then_some(index)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -294,7 +308,9 @@ mod tests {
         let time = |text: &str| parse(&json!(text), |node| node.time()).ok();
         assert_eq!(time("2026-01-31T12:00:00+02:00"), time("2026-01-31T10:00:00Z"));
         assert!(time("2026-01-31T10:00:00Z").is_some());
-        for bad in ["2026-01-31", "2026-01-31T10:00:00", "yesterday", "2026-02-30T10:00:00Z", ""] {
+        for bad in
+            ["2026-01-31", "0000-06-01T00:00:00Z", "2026-01-31T10:00:00", "yesterday", "2026-02-30T10:00:00Z", ""]
+        {
             assert_eq!(time(bad), None, "{bad}");
         }
     }

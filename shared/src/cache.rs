@@ -7,13 +7,16 @@
 //! The cache may only make things faster: every step is bounded in time, and every failure is a miss.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rand::RngExt;
 use redis::{
-    Client, RedisError, Script,
+    Client, FromRedisValue, Pipeline, RedisError,
     aio::{ConnectionManager, ConnectionManagerConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -36,7 +39,7 @@ const FAILURES_TO_OPEN: u32 = 3;
 const KEEP_ENTRY: Duration = Duration::from_secs(24 * 3600);
 /// Generations outlive what was stored under them.
 const KEEP_GENERATION: Duration = Duration::from_secs(48 * 3600);
-/// Freshness varies by this much, so that what was filled together does not expire together.
+/// Freshness is shortened by up to this part, so that what was filled together does not expire together.
 const JITTER: f64 = 0.1;
 
 /// Stores the last key if the generations, all other keys, are still the ones seen. Arguments: for each generation the
@@ -109,23 +112,19 @@ pub struct Slot {
 #[derive(Debug)]
 pub struct Cache(Option<Redis>);
 
-#[derive(Debug)]
 struct Redis {
-    connection: ConnectionHandle,
-    fill: Script,
+    client: Client,
+    connection: RwLock<ConnectionManager>,
     failures: AtomicU32,
     /// Milliseconds since `epoch` until which reads leave Redis alone.
     open_until: AtomicU64,
     epoch: Instant,
 }
 
-/// `ConnectionManager` has no `Debug` of its own.
-#[derive(Clone)]
-struct ConnectionHandle(ConnectionManager);
-
-impl std::fmt::Debug for ConnectionHandle {
+/// The address may hold a password, and the connection cannot show itself.
+impl std::fmt::Debug for Redis {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("ConnectionManager")
+        formatter.debug_struct("Redis").field("failures", &self.failures).finish_non_exhaustive()
     }
 }
 
@@ -133,16 +132,12 @@ impl Cache {
     /// A cache at `url`, or none. Connects when it is first used.
     pub fn new(url: Option<&str>) -> Result<Self, Error> {
         let Some(url) = url else { return Ok(Self(None)) };
-        let settings = ConnectionManagerConfig::new()
-            .set_number_of_retries(0)
-            .set_connection_timeout(Some(CONNECT_LIMIT))
-            .set_response_timeout(Some(COMMAND_LIMIT));
-        let connection = Client::open(url)
-            .and_then(|client| ConnectionManager::new_lazy_with_config(client, settings))
-            .map_err(|error| Error::internal("reading REDIS_URL", error))?;
+        let unreadable = |error| Error::internal("reading REDIS_URL", error);
+        let client = Client::open(url).map_err(unreadable)?;
+        let connection = RwLock::new(connection(&client).map_err(unreadable)?);
         Ok(Self(Some(Redis {
-            connection: ConnectionHandle(connection),
-            fill: Script::new(FILL),
+            client,
+            connection,
             failures: AtomicU32::new(0),
             open_until: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -184,8 +179,7 @@ impl Cache {
                 .arg(KEEP_GENERATION.as_millis() as u64)
                 .ignore();
         }
-        let mut connection = redis.connection.0.clone();
-        redis.step("bump", async move { pipeline.query_async::<()>(&mut connection).await }).await;
+        redis.step::<()>("bump", &pipeline).await;
     }
 }
 
@@ -205,14 +199,13 @@ impl Redis {
     }
 
     async fn look_up(&self, slot: &Slot) -> Option<Found> {
-        let mut command = redis::cmd("MGET");
+        let mut pipeline = redis::pipe();
+        let command = pipeline.cmd("MGET");
         for Generation(key) in &slot.generations {
             command.arg(key);
         }
         command.arg(&slot.key);
-        let mut connection = self.connection.0.clone();
-        let mut values: Vec<Option<Vec<u8>>> =
-            self.step("read", async move { command.query_async(&mut connection).await }).await?;
+        let (mut values,): (Vec<Option<Vec<u8>>>,) = self.step("read", &pipeline).await?;
         let entry = values.pop().flatten();
         let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
         let document = entry.and_then(|entry| open(entry, &seen, unix_millis()));
@@ -220,27 +213,36 @@ impl Redis {
     }
 
     async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
-        let mut invocation = self.fill.prepare_invoke();
+        let keys = slot.generations.iter().map(|Generation(key)| key).chain([&slot.key]);
+        let mut pipeline = redis::pipe();
+        let command = pipeline.cmd("EVAL").arg(FILL).arg(slot.generations.len() + 1).arg(keys.collect::<Vec<_>>());
         let mut generations = Vec::with_capacity(seen.len());
-        for (Generation(key), seen) in slot.generations.iter().zip(seen) {
+        for seen in seen {
             // None, or something that is not ours: begin anew.
             let generation = read_generation(seen).map_or_else(new_generation, str::to_owned);
-            invocation.key(key).arg(seen).arg(&generation);
+            command.arg(seen).arg(&generation);
             generations.push(generation);
         }
-        let jitter = 1.0 + rand::rng().random_range(-JITTER..=JITTER);
+        let jitter = 1.0 - rand::rng().random_range(0.0..=JITTER);
         let until = unix_millis() + slot.fresh_for.mul_f64(jitter).as_millis() as u64;
-        invocation
-            .key(&slot.key)
+        command
             .arg(seal(document, &generations, until))
             .arg(KEEP_ENTRY.as_millis() as u64)
             .arg(KEEP_GENERATION.as_millis() as u64);
-        let mut connection = self.connection.0.clone();
-        self.step("fill", async move { invocation.invoke_async::<i64>(&mut connection).await }).await;
+        self.step::<(i64,)>("fill", &pipeline).await;
     }
 
     /// One bounded step; a failure is counted and is nothing.
-    async fn step<T>(&self, step: &'static str, work: impl Future<Output = Result<T, RedisError>>) -> Option<T> {
+    ///
+    /// A connection that died while nobody looked fails its first command and is then made anew, so a command that
+    /// failed without a time-out is sent once more: all of ours may be.
+    async fn step<T: FromRedisValue>(&self, step: &'static str, commands: &Pipeline) -> Option<T> {
+        let work = async {
+            match commands.query_async(&mut self.connection()).await {
+                Err(error) if !error.is_timeout() => commands.query_async(&mut self.connection()).await,
+                result => result,
+            }
+        };
         let (failures, error) = match timeout(STEP_LIMIT, work).await {
             Ok(Ok(value)) => {
                 self.failures.store(0, Ordering::Relaxed);
@@ -252,13 +254,34 @@ impl Redis {
         };
         telemetry::count_cache_failure();
         if failures >= FAILURES_TO_OPEN {
-            if !self.is_open() {
-                tracing::warn!(step, error, "the cache is left alone for a while");
-            }
-            self.open_until.store(self.now() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
+            self.open(step, &error);
         }
         None
     }
+
+    fn connection(&self) -> ConnectionManager {
+        self.connection.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Leaves Redis alone for a while, and begins with a new connection then: a silent one is never replaced by itself.
+    fn open(&self, step: &'static str, error: &str) {
+        if !self.is_open() {
+            tracing::warn!(step, error, "the cache is left alone for a while");
+        }
+        if let Ok(fresh) = connection(&self.client) {
+            *self.connection.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        }
+        self.open_until.store(self.now() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is opened when it is first used.
+fn connection(client: &Client) -> Result<ConnectionManager, RedisError> {
+    let settings = ConnectionManagerConfig::new()
+        .set_number_of_retries(0)
+        .set_connection_timeout(Some(CONNECT_LIMIT))
+        .set_response_timeout(Some(COMMAND_LIMIT));
+    ConnectionManager::new_lazy_with_config(client.clone(), settings)
 }
 
 /// Stands before the body, in one line.

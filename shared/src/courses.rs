@@ -77,6 +77,22 @@ macro_rules! section_progress_json {
     };
 }
 
+/// The learner $2's progress on the section at hand, looked up by the whole key.
+///
+/// Written as a lateral row with a limit, because the planner, which expects one row of progress a learner and course,
+/// would otherwise compare each section with all of them.
+macro_rules! join_section_progress {
+    () => {
+        "left join lateral (
+            select progress.*
+            from progress
+            where progress.user_id = $2 and progress.course_id = sections.course_id
+                and progress.section_id = sections.id
+            limit 1
+        ) as progress on true"
+    };
+}
+
 /// The first section, in course order, that the learner of the row at hand has not completed.
 macro_rules! next_section {
     () => {
@@ -84,8 +100,13 @@ macro_rules! next_section {
             select sections.id
             from lessons
             join sections on sections.course_id = lessons.course_id and sections.lesson_id = lessons.id
-            left join progress on progress.user_id = enrollments.user_id
-                and progress.course_id = lessons.course_id and progress.section_id = sections.id
+            left join lateral (
+                select progress.completed_at
+                from progress
+                where progress.user_id = enrollments.user_id and progress.course_id = sections.course_id
+                    and progress.section_id = sections.id
+                limit 1
+            ) as progress on true
             where lessons.course_id = courses.id and progress.completed_at is null
             order by lessons.position, sections.position
             limit 1
@@ -122,7 +143,7 @@ macro_rules! summary_json {
     };
 }
 
-pub(crate) use {course_json, next_section, section_progress_json, summary_json};
+pub(crate) use {course_json, join_section_progress, next_section, section_progress_json, summary_json};
 
 /// By `courses_pkey`, `lessons_position_key` and `sections_position_key`.
 const OUTLINE: Statement = Statement {
@@ -143,8 +164,7 @@ const OUTLINE_FOR: Statement = Statement {
         ", ",
         course_json!(
             concat!(", 'progress', ", section_progress_json!()),
-            "left join progress on progress.user_id = $2 and progress.course_id = courses.id
-                and progress.section_id = sections.id",
+            join_section_progress!(),
             concat!(", 'progress', case when enrollments.user_id is not null then ", summary_json!(), " end")
         ),
         "::text as body

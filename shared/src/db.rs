@@ -327,16 +327,18 @@ impl Failure {
     fn of(statement: &'static str, error: tokio_postgres::Error) -> Self {
         let kind = if error.is_closed() { FailureKind::Lost } else { classify(error.code()) };
         let constraint = error.as_db_error().and_then(|error| error.constraint()).map(str::to_owned);
-        Self::new(kind, statement, constraint, error)
+        match error.as_db_error() {
+            // Its detail names the offending key, which may be a person's; the log gets code and message alone.
+            Some(error) => {
+                Self::new(kind, statement, constraint, format!("{} {}", error.code().code(), error.message()))
+            }
+            None => Self::new(kind, statement, None, error),
+        }
     }
 
     fn connecting(statement: &'static str, error: tokio_postgres::Error) -> Self {
-        // Whatever went wrong, nothing was sent. A server that refuses us for good says so in its code.
-        let kind = match classify(error.code()) {
-            FailureKind::Fault => FailureKind::Fault,
-            _ => FailureKind::Unreachable,
-        };
-        Self::new(kind, statement, None, error)
+        // Whatever went wrong, nothing was sent.
+        Self::new(FailureKind::Unreachable, statement, None, error)
     }
 
     fn spoils_connection(&self) -> bool {
@@ -371,6 +373,7 @@ fn classify(code: Option<&SqlState>) -> FailureKind {
     match (code.code().get(..2).unwrap_or_default(), code) {
         // Shut down, crashed, starting up; a read-only server is the old primary after a failover.
         (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW)
+        | (_, &SqlState::IDLE_SESSION_TIMEOUT | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT)
         | (_, &SqlState::READ_ONLY_SQL_TRANSACTION)
         | ("08", _) => FailureKind::Lost,
         (_, &SqlState::QUERY_CANCELED) => FailureKind::TimedOut,
@@ -396,6 +399,8 @@ mod tests {
             ("57P01", FailureKind::Lost),
             ("57P02", FailureKind::Lost),
             ("57P03", FailureKind::Lost),
+            ("57P05", FailureKind::Lost),
+            ("25P03", FailureKind::Lost),
             ("25006", FailureKind::Lost),
             ("57014", FailureKind::TimedOut),
             ("40001", FailureKind::Contention),

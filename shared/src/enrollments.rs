@@ -17,6 +17,8 @@ use crate::{
 
 /// Rows in a batch at the most.
 const MOST_ROWS: usize = 500;
+/// JSON values in a body at the most, with room for what a client adds of its own.
+pub const MOST_VALUES: usize = 20 * MOST_ROWS;
 /// How far ahead of ours a client's clock may be.
 pub const CLOCK_SKEW: TimeDelta = TimeDelta::minutes(5);
 
@@ -53,6 +55,7 @@ const ENROL: Statement = Statement {
             where course.access <> 'none'
                 and (course.status = 'published' or course.status = 'archived' and course.enrollment_status = 'active')
             on conflict (user_id, course_id) do update set status = 'active'
+            where stored.status = 'active' or (select course.status from course) = 'published'
             returning stored.*, stored.xmax = 0 as inserted
         ), marked as (
             insert into course_changes (course_id) select written.course_id from written
@@ -104,12 +107,13 @@ const LOAD: Statement = Statement {
         )
         select courses.status,
             coalesce((select array_agg(written.user_id) from written), '{}') as enrolled,
-            coalesce((
+            -- Of a published course, whoever was not enrolled now was before.
+            case when courses.status = 'published' then '{}' else coalesce((
                 select array_agg(enrollments.user_id)
                 from sent
                 join enrollments on enrollments.user_id = sent.user_id and enrollments.course_id = courses.id
                 where enrollments.status = 'active'
-            ), '{}') as active
+            ), '{}') end as active
         from courses
         where courses.id = $1",
 };
@@ -170,10 +174,7 @@ pub fn parse_entries(body: &Value) -> Result<Vec<Entry>, Error> {
 fn entry(node: &Node<'_>) -> Option<Entry> {
     let node = node.object()?;
     let user = node.field("userId").user();
-    let enrolled_at = match node.field("enrolledAt").optional() {
-        Some(node) => node.time().map(Some),
-        None => Some(None),
-    };
+    let enrolled_at = node.field("enrolledAt").optional_or(|node| node.time());
     Some(Entry { user: user?.to_owned(), enrolled_at: enrolled_at? })
 }
 

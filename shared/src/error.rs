@@ -179,6 +179,8 @@ pub mod reason {
         NOT_PUBLISHED = "not_published", "The course is not published yet.";
         /// The request is too large.
         REQUEST_TOO_LARGE = "request_too_large", "A request body may have 4 MiB at most. Send it in parts.";
+        /// The request has too many parts.
+        TOO_MANY_VALUES = "too_many_values", "The body holds more values than this route can use. Send it in parts.";
         /// The answer would be too large.
         ANSWER_TOO_LARGE = "answer_too_large",
             "The answer would be larger than 4 MiB. Ask for less at a time, or send the course in parts.";

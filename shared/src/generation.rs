@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::{
     app::App,
     auth::Caller,
-    body::{self, Node, Text, repeated},
+    body::{self, Node, Text},
     catalogue, courses,
     db::{Param, Repeat, Statement, column},
     error::{Error, reason},
@@ -20,6 +20,9 @@ use crate::{
 
 /// A course of 4 MB takes a second or two to write; API Gateway waits thirty.
 const BUDGET: Duration = Duration::from_secs(15);
+
+/// JSON values in a body at the most. A section takes six of them and 130 bytes of an answer of 4 MiB at least.
+pub const MOST_VALUES: usize = 250_000;
 
 /// A title of anything.
 pub const TITLE: Text = Text::filled(500);
@@ -128,14 +131,14 @@ pub fn parse(body: &Value) -> Result<NewCourse, Error> {
         let data = root.field("courseData");
         let data = data.object();
         let lessons = root.field("lessons").items(0..=usize::MAX, lesson);
-        refuse_repeated_orders(&root.field("lessons"), lessons.as_deref(), |lesson| lesson.order);
+        root.field("lessons").refuse_repeated("order");
         let data = data?;
         let title = data.field("title").text(TITLE);
         let description = data.field("description").text(DESCRIPTION);
         let difficulty = data.field("difficulty").one_of(&courses::DIFFICULTIES);
-        let image_url = optional(&data.field("imageUrl"), |node| node.https_url().map(str::to_owned));
-        let estimated_hours = optional(&data.field("estimatedHours"), |node| node.number(HOURS));
-        let is_published = optional(&data.field("isPublished"), |node| node.boolean());
+        let image_url = data.field("imageUrl").optional_or(|node| node.https_url().map(str::to_owned));
+        let estimated_hours = data.field("estimatedHours").optional_or(|node| node.number(HOURS));
+        let is_published = data.field("isPublished").optional_or(|node| node.boolean());
         Some(NewCourse {
             title: title?.to_owned(),
             description: description?.to_owned(),
@@ -146,7 +149,7 @@ pub fn parse(body: &Value) -> Result<NewCourse, Error> {
             lessons: lessons?,
         })
     })?;
-    if course.answer_size() > MOST_BYTES {
+    if course.answer_size() > MOST_BYTES || course.largest_section() > MOST_BYTES {
         return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
     }
     Ok(course)
@@ -157,7 +160,7 @@ fn lesson(node: &Node<'_>) -> Option<NewLesson> {
     let title = node.field("title").text(TITLE);
     let order = node.field("order").whole(ORDER);
     let sections = node.field("sections").items(0..=usize::MAX, section);
-    refuse_repeated_orders(&node.field("sections"), sections.as_deref(), |section| section.order);
+    node.field("sections").refuse_repeated("order");
     Some(NewLesson { title: title?.to_owned(), order: order?, sections: sections? })
 }
 
@@ -167,7 +170,7 @@ fn section(node: &Node<'_>) -> Option<NewSection> {
     let content = node.field("content").text(CONTENT);
     let kind = node.field("type").text(SECTION_TYPE);
     let order = node.field("order").whole(ORDER);
-    let duration = optional(&node.field("duration"), |node| node.whole(0..=i32::MAX));
+    let duration = node.field("duration").optional_or(|node| node.whole(0..=i32::MAX));
     Some(NewSection {
         title: title?.to_owned(),
         content: content?.to_owned(),
@@ -177,29 +180,31 @@ fn section(node: &Node<'_>) -> Option<NewSection> {
     })
 }
 
-/// A value that may be absent or null.
-pub(crate) fn optional<T>(node: &Node<'_>, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Option<Option<T>> {
-    match node.optional() {
-        Some(node) => read(node).map(Some),
-        None => Some(None),
-    }
-}
-
-fn refuse_repeated_orders<T>(node: &Node<'_>, items: Option<&[T]>, order: impl Fn(&T) -> i32) {
-    for index in repeated(items.unwrap_or_default().iter().map(order)) {
-        node.item(index).field("order").fault("is taken by an earlier sibling");
-    }
+/// Bytes of a text as JSON, at the most.
+fn escaped(text: &str) -> usize {
+    let short = |byte: &&u8| matches!(**byte, b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c);
+    let control = text.bytes().filter(|byte| *byte < 0x20).count();
+    let short = text.as_bytes().iter().filter(short).count();
+    // `\n` takes a byte more than it stands for, `\u0001` five.
+    text.len() + short + 5 * control.saturating_sub(short)
 }
 
 impl NewCourse {
     /// About how many bytes the outline will have, never less than it has by more than a few hundred.
     fn answer_size(&self) -> usize {
-        let escaped =
-            |text: &str| text.len() + text.bytes().filter(|b| matches!(b, b'"' | b'\\' | 0..0x20)).count() * 5;
         let sections = self.lessons.iter().flat_map(|lesson| &lesson.sections);
         let in_sections: usize = sections.map(|section| 130 + escaped(&section.title) + escaped(&section.kind)).sum();
         let in_lessons: usize = self.lessons.iter().map(|lesson| 130 + escaped(&lesson.title)).sum();
-        in_sections + in_lessons + escaped(&self.title) + escaped(&self.description)
+        let image_url = self.image_url.as_deref().unwrap_or_default();
+        in_sections + in_lessons + escaped(&self.title) + escaped(&self.description) + escaped(image_url)
+    }
+
+    /// How many bytes the answer to `GET /sections/{sectionId}` will have at the most.
+    fn largest_section(&self) -> usize {
+        let sections = self.lessons.iter().flat_map(|lesson| &lesson.sections);
+        let size =
+            |section: &NewSection| 300 + escaped(&section.title) + escaped(&section.kind) + escaped(&section.content);
+        sections.map(size).max().unwrap_or_default()
     }
 }
 

@@ -1,14 +1,16 @@
 //! HTTP: from an API Gateway event to an answer. The only place where an error becomes a response.
 
-use std::{borrow::Cow, io::Write, panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, io::Write, panic::AssertUnwindSafe, sync::Arc};
 
 use flate2::{Compression, write::GzEncoder};
 use futures_util::FutureExt;
 use lambda_http::{
-    Body, RequestExt, Response as HttpResponse,
+    Adapter, Body, RequestExt, Response as HttpResponse, Service,
     http::{HeaderName, HeaderValue, Method, StatusCode, header},
-    request::RequestContext,
+    request::{LambdaRequest, RequestContext},
 };
+use lambda_runtime::LambdaEvent;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -27,8 +29,10 @@ pub type Response = HttpResponse<Body>;
 /// What a function's handler comes to.
 pub type Result = std::result::Result<Response, Error>;
 
-/// Lambda takes and gives 6 MB, counted after escaping or base64. 4 MiB of body stay below that either way.
+/// Lambda takes and gives 6 MB, counted after escaping or base64. 4 MiB of body stay below that in base64.
 pub const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// A text of so many bytes stays below 6 MB however much of it has to be escaped.
+const MOST_ESCAPED: usize = 2 * 1024 * 1024;
 /// Below this, compressing saves nothing that a packet would notice.
 const WORTH_COMPRESSING: usize = 1_024;
 /// Seconds after which a client may try again.
@@ -52,10 +56,29 @@ where
     invocation::run(async move |app| {
         let service = lambda_http::service_fn(move |request: Request| {
             let (app, handle) = (app.clone(), handle.clone());
-            async move { Ok::<_, std::convert::Infallible>(answer(app, request, handle).await) }
+            async move { Ok::<_, Infallible>(answer(app, request, handle).await) }
         });
-        lambda_http::run_concurrent(service).await
+        let adapter = Adapter::from(service);
+        let service = lambda_runtime::service_fn(move |mut event: LambdaEvent<LambdaRequest>| {
+            if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
+                escape_query(&mut request.raw_query_string);
+            }
+            adapter.clone().call(event)
+        });
+        lambda_runtime::run_concurrent(service).await
     })
+}
+
+/// Escapes what a client left bare in its query and no URI may hold; `lambda_http` would panic over it.
+fn escape_query(query: &mut Option<String>) {
+    let is_bare = |byte: u8| {
+        !byte.is_ascii_graphic() || matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}')
+    };
+    if let Some(query) = query.as_mut().filter(|query| query.bytes().any(is_bare)) {
+        let escaped =
+            query.bytes().map(|byte| if is_bare(byte) { format!("%{byte:02X}") } else { char::from(byte).to_string() });
+        *query = escaped.collect();
+    }
 }
 
 /// Answers one request. Never fails: an error, a panic too, is an answer.
@@ -177,12 +200,33 @@ pub fn json_bytes(request: &Request) -> std::result::Result<&[u8], Error> {
     Ok(bytes)
 }
 
-/// Parses bytes as JSON.
-pub fn parse_json(bytes: &[u8]) -> std::result::Result<Value, Error> {
-    serde_json::from_slice(bytes).map_err(|error| {
+/// Parses bytes as JSON, unless they hold more values than the route could use: as a tree, each takes hundreds of bytes,
+/// and four megabytes of small ones more memory than a function has.
+pub fn parse_json(bytes: &[u8], most_values: usize) -> std::result::Result<Value, Error> {
+    let malformed = |error: serde_json::Error| {
         let detail = format!("is not JSON at line {}, column {}", error.line(), error.column());
         Error::invalid(reason::MALFORMED_JSON, "", detail)
-    })
+    };
+    if values_at_most(bytes) > most_values {
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
+        return Err(Error::TooLarge(reason::TOO_MANY_VALUES));
+    }
+    serde_json::from_slice(bytes).map_err(malformed)
+}
+
+/// How many values a JSON text can hold: each but the first follows a bracket or a comma.
+fn values_at_most(json: &[u8]) -> usize {
+    let (mut values, mut in_string, mut escaped) = (1, false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_string,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' | b',' if !in_string => values += 1,
+            _ => {}
+        }
+    }
+    values
 }
 
 /// 200 with a document that was read; for a page of a list with a link to the next.
@@ -254,7 +298,15 @@ fn fit(mut response: Response, accepts_gzip: bool) -> Result {
         }
     }
     let size = AsRef::<[u8]>::as_ref(response.body()).len();
-    if size > MOST_BYTES { Err(Error::TooLarge(reason::ANSWER_TOO_LARGE)) } else { Ok(response) }
+    if size > MOST_BYTES {
+        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+    }
+    if size > MOST_ESCAPED {
+        // As text, quotes and line breaks are escaped once more for Lambda and may double it; base64 adds a third.
+        let body = std::mem::take(response.body_mut());
+        *response.body_mut() = Body::Binary(body.to_vec());
+    }
+    Ok(response)
 }
 
 fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -264,16 +316,17 @@ fn gzip(bytes: &[u8]) -> Option<Vec<u8>> {
     encoder.finish().ok()
 }
 
-/// Whether an `Accept-Encoding` takes gzip.
+/// Whether an `Accept-Encoding` takes gzip: what it says of gzip counts before what it says of everything.
 fn accepts_gzip(accept: &str) -> bool {
-    accept.split(',').any(|coding| {
-        let mut parts = coding.split(';').map(str::trim);
-        let name = parts.next().unwrap_or_default();
-        let refused = parts.any(|part| {
-            part.strip_prefix("q=").is_some_and(|q| q.trim().parse::<f32>().is_ok_and(|quality| quality <= 0.0))
-        });
-        (name.eq_ignore_ascii_case("gzip") || name == "*") && !refused
-    })
+    let taken = |wanted: &str| {
+        accept.split(',').find_map(|coding| {
+            let mut parts = coding.split(';').map(str::trim);
+            let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+            let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok());
+            named.then(|| quality.unwrap_or(1.0) > 0.0)
+        })
+    };
+    taken("gzip").or_else(|| taken("*")).unwrap_or(false)
 }
 
 /// An error as RFC 9457 `application/problem+json`. Failures of ours are logged here, once, with their causes.
@@ -390,6 +443,8 @@ mod tests {
             ("deflate, GZIP;q=0.5", true),
             ("*", true),
             ("gzip;q=0", false),
+            ("gzip;q=0, *", false),
+            ("*;q=0, gzip", true),
             ("br", false),
             ("", false),
         ] {
@@ -401,6 +456,24 @@ mod tests {
         assert_eq!(long.headers()[header::VARY], "accept-encoding");
         let short = fit(json_response(StatusCode::OK, "{}".into()), true).unwrap();
         assert!(!short.headers().contains_key(header::CONTENT_ENCODING));
+    }
+
+    #[test]
+    fn a_query_is_made_fit_for_a_uri() {
+        for (query, escaped) in [("q=a%20b&limit=1", "q=a%20b&limit=1"), ("q=<\"> é", "q=%3C%22%3E%20%C3%A9")] {
+            let mut text = Some(query.to_owned());
+            escape_query(&mut text);
+            assert_eq!(text.as_deref(), Some(escaped));
+        }
+    }
+
+    #[test]
+    fn values_are_counted_outside_of_strings() {
+        for (json, values) in [("1", 1), ("[]", 2), ("[1,2]", 3), (r#"{"a":1,"b":[{}]}"#, 5), (r#"["[,{\"[,"]"#, 2)] {
+            assert_eq!(values_at_most(json.as_bytes()), values, "{json}");
+        }
+        assert!(matches!(parse_json(b"[1,2,3]", 3), Err(Error::TooLarge(_))));
+        assert!(parse_json(b"[1,2,3]", 5).is_ok());
     }
 
     #[test]

@@ -104,8 +104,9 @@ fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// For operators, so with all causes; no client ever sees it.
 fn diagnose(error: Error) -> Diagnostic {
-    Diagnostic { error_type: error.code().to_owned(), error_message: error.to_string() }
+    Diagnostic { error_type: error.code().to_owned(), error_message: telemetry::chain(&error) }
 }
 
 /// Lambda's deadline on our clock, less what is needed for an answer.

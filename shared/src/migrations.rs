@@ -25,6 +25,9 @@ const LOCK: i64 = 0x006c_6563_7465_726e;
 const LOCK_RETRIES: u32 = 10;
 /// How long the server may take to accept us.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How often a runner asks whether it is its turn. It does not wait for that inside a statement: a concurrent index build
+/// of the runner before it waits for every statement that is under way.
+const TURN_PAUSE: Duration = Duration::from_millis(100);
 /// Opens a file that must not run inside a transaction.
 const NO_TRANSACTION: &str = "-- lectern: no transaction\n";
 
@@ -103,7 +106,12 @@ async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error
 
 async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> Result<Applied, Error> {
     let failed = |error| Error::internal("migrating", error);
-    client.batch_execute(&format!("select pg_advisory_lock({LOCK})")).await.map_err(failed)?;
+    // Whatever limits the role has are for requests; each file sets its own.
+    client.batch_execute("set statement_timeout = 0; set lock_timeout = 0").await.map_err(failed)?;
+    let ask = format!("select pg_try_advisory_lock({LOCK}) as ours");
+    while !client.query_one(&ask, &[]).await.and_then(|row| row.try_get("ours")).map_err(failed)? {
+        sleep(TURN_PAUSE).await;
+    }
     client
         .batch_execute(
             "create table if not exists schema_migrations (

@@ -22,11 +22,15 @@ const MOST: u32 = 100;
 /// Changes whenever the keys of any list change their meaning.
 const VERSION: u64 = 1;
 
+/// Microseconds since 1970 that PostgreSQL and we can both hold: some 3 000 years either way.
+const MOST_MICROS: u64 = 100_000_000_000_000_000;
+
 /// The `limit` parameter.
 pub fn limit(text: Option<&str>) -> Result<u32, Error> {
     let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(limit @ 1..=MOST) => Ok(limit),
+        Ok(limit @ 1..=MOST) if digits => Ok(limit),
         _ => Err(Error::invalid_parameter("limit", format!("must be a whole number from 1 to {MOST}"))),
     }
 }
@@ -56,7 +60,7 @@ impl Cursor {
 
     /// A key that is a time, kept as microseconds.
     pub fn time(&self, index: usize) -> Result<DateTime<Utc>, Error> {
-        let micros = self.0.get(index).and_then(Value::as_i64).filter(|micros| micros.abs() < i64::MAX / 100);
+        let micros = self.0.get(index).and_then(Value::as_i64).filter(|micros| micros.unsigned_abs() < MOST_MICROS);
         micros.and_then(DateTime::from_timestamp_micros).ok_or_else(invalid)
     }
 
@@ -139,13 +143,17 @@ mod tests {
         assert!(Cursor::decode("title", Some(&cursor)).is_err());
         assert!(Cursor::decode("newest", Some("")).is_err());
         assert_eq!(Cursor::decode("newest", None).unwrap(), None);
+        for key in [i64::MIN, i64::MAX] {
+            let cursor = Cursor::encode("newest", [key.into()]);
+            assert!(Cursor::decode("newest", Some(&cursor)).unwrap().unwrap().time(0).is_err());
+        }
     }
 
     #[test]
     fn the_limit_has_bounds() {
         assert_eq!(limit(None).unwrap(), DEFAULT_LIMIT);
         assert_eq!(limit(Some("100")).unwrap(), 100);
-        for text in ["0", "101", "-1", "1e9", "", "ten", "99999999999999999999"] {
+        for text in ["0", "101", "-1", "+5", "1e9", "", "ten", "99999999999999999999"] {
             assert!(limit(Some(text)).is_err(), "{text}");
         }
     }

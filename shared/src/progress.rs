@@ -1,6 +1,8 @@
 //! Recording what learners did, and resetting it. The two writes themselves are functions in `migrations/`, because
 //! only statements that follow a lock see what was committed while they waited for it.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use tokio_postgres::types::Type;
@@ -10,7 +12,7 @@ use crate::{
     access::Access,
     app::App,
     auth::Caller,
-    body::{self, Node, repeated},
+    body::{self, Node},
     db::{Param, Repeat, Statement, column},
     enrollments::CLOCK_SKEW,
     error::{Error, reason},
@@ -19,6 +21,8 @@ use crate::{
 
 /// Events in a batch at the most.
 pub const MOST_EVENTS: usize = 500;
+/// JSON values in a body at the most: seven for each event, and as many again for what a client adds of its own.
+pub const MOST_VALUES: usize = 20 * MOST_EVENTS;
 /// Seconds that one event may claim: a day.
 const MOST_SECONDS: i32 = 86_400;
 
@@ -28,7 +32,7 @@ const RECORD: Statement = Statement {
 };
 
 const RESET: Statement =
-    Statement { name: "progress.reset", sql: "select access, enrolled from reset_progress_v1($1, $2, $3)" };
+    Statement { name: "progress.reset", sql: "select access, enrolled from reset_progress_v1($1, $2, $3, $4)" };
 
 /// One thing that a learner did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,26 +55,29 @@ pub struct ProgressEvent {
 ///
 /// Ids that the sender left out are derived from `key`; without one they are required.
 pub fn parse_events(body: &Value, caller: &Caller, key: Option<&str>) -> Result<Vec<ProgressEvent>, Error> {
+    let sender = Sender { caller, key };
     let items = body::parse(body, |root| {
         if root.is_array() {
-            root.items(1..=MOST_EVENTS, |node| item(node, key, false))
+            root.items(1..=MOST_EVENTS, |node| sender.item(node))
         } else if root.object()?.field("sectionIds").is_present() {
-            item(root, key, false).map(|item| vec![item])
+            sender.item(root).map(|item| vec![item])
         } else {
-            root.field("events").items(1..=MOST_EVENTS, |node| item(node, key, true))
+            root.field("events").items(1..=MOST_EVENTS, |node| sender.event(node))
         }
     })?;
     let mut events = Vec::with_capacity(items.len());
     for item in items {
-        let user = acting_for(caller, item.user)?;
+        if item.user != caller.user && !caller.service {
+            return Err(Error::Forbidden(reason::FOREIGN_USER));
+        }
         for part in item.parts {
             let id = match (part.id, key) {
                 (Some(id), _) => id,
                 // Without a key the parser has refused an item without an id.
-                (None, key) => ids::derived_event(&user, key.unwrap_or_default(), events.len()),
+                (None, key) => ids::derived_event(&item.user, key.unwrap_or_default(), events.len()),
             };
             events.push(ProgressEvent {
-                user: user.clone(),
+                user: item.user.clone(),
                 id,
                 section: part.section,
                 time_spent: part.time_spent,
@@ -86,21 +93,9 @@ pub fn parse_events(body: &Value, caller: &Caller, key: Option<&str>) -> Result<
     Ok(events)
 }
 
-/// Whose event it is: the caller's own, or for a service whoever it names.
-fn acting_for(caller: &Caller, named: Option<String>) -> Result<String, Error> {
-    match named {
-        Some(user) if caller.service || user == caller.user => Ok(user),
-        Some(_) => Err(Error::Forbidden(reason::FOREIGN_USER)),
-        None if caller.service => {
-            Err(Error::invalid(reason::INVALID_BODY, "", "a service must name the `userId` of every event"))
-        }
-        None => Ok(caller.user.clone()),
-    }
-}
-
 /// One item of a body: an event, or time to be split over several sections.
 struct Item {
-    user: Option<String>,
+    user: String,
     parts: Vec<Part>,
 }
 
@@ -112,50 +107,72 @@ struct Part {
     occurred_at: Option<DateTime<Utc>>,
 }
 
-fn item(node: &Node<'_>, key: Option<&str>, only_events: bool) -> Option<Item> {
-    let node = node.object()?;
-    let user = match node.field("userId").optional() {
-        Some(node) => node.user().map(|user| Some(user.to_owned())),
-        None => Some(None),
-    };
-    let parts = if !only_events && node.field("sectionIds").is_present() {
-        split(node, key)
-    } else {
-        single(node, key).map(|part| vec![part])
-    };
-    Some(Item { user: user?, parts: parts? })
+/// Who sends a batch, and the key from which the ids are made that it leaves out.
+struct Sender<'a> {
+    caller: &'a Caller,
+    key: Option<&'a str>,
 }
 
-fn single(node: &Node<'_>, key: Option<&str>) -> Option<Part> {
-    let id = match node.field("eventId").optional() {
-        Some(node) => node.id().map(Some),
-        None if key.is_some() => Some(None),
-        None => node.field("eventId").refuse("is required where there is no Idempotency-Key header"),
-    };
-    let section = node.field("sectionId").id();
-    let time_spent = node.field("timeSpent").whole(0..=MOST_SECONDS);
-    let completed = node.field("completed").boolean();
-    let occurred_at = match node.field("occurredAt").optional() {
-        Some(node) => node.time().map(Some),
-        None => Some(None),
-    };
-    Some(Part { id: id?, section: section?, time_spent: time_spent?, completed: completed?, occurred_at: occurred_at? })
-}
+impl Sender<'_> {
+    /// An event, or time for several sections.
+    fn item(&self, node: &Node<'_>) -> Option<Item> {
+        if !node.object()?.field("sectionIds").is_present() {
+            return self.event(node);
+        }
+        let (user, parts) = (self.user(node), self.split(node));
+        Some(Item { user: user?, parts: parts? })
+    }
 
-/// `{sectionIds, timeSpent}`: time spent on several sections together, split so that it sums exactly.
-fn split(node: &Node<'_>, key: Option<&str>) -> Option<Vec<Part>> {
-    let sections = node.field("sectionIds").items(1..=MOST_EVENTS, |node| node.id());
-    let time_spent = node.field("timeSpent").whole(0..=MOST_SECONDS);
-    if key.is_none() {
-        node.field("sectionIds").fault("needs an Idempotency-Key header, from which the events' ids are made");
+    fn event(&self, node: &Node<'_>) -> Option<Item> {
+        let node = node.object()?;
+        let (user, part) = (self.user(node), self.part(node));
+        Some(Item { user: user?, parts: vec![part?] })
     }
-    let (sections, time_spent) = (sections?, time_spent?);
-    if !repeated(&sections).is_empty() {
-        return node.field("sectionIds").refuse("must not name a section twice");
+
+    /// Whose event it is: a service names somebody, others may name themselves.
+    fn user(&self, node: &Node<'_>) -> Option<String> {
+        let node = node.field("userId");
+        match node.optional() {
+            None if !self.caller.service => Some(self.caller.user.clone()),
+            _ => node.user().map(str::to_owned),
+        }
     }
-    let shares = shares(time_spent, sections.len());
-    let part = |(section, time_spent)| Part { id: None, section, time_spent, completed: false, occurred_at: None };
-    Some(sections.into_iter().zip(shares).map(part).collect())
+
+    fn part(&self, node: &Node<'_>) -> Option<Part> {
+        let id = match node.field("eventId").optional() {
+            Some(node) => node.id().map(Some),
+            None if self.key.is_some() => Some(None),
+            None => node.field("eventId").refuse("is required where there is no Idempotency-Key header"),
+        };
+        let section = node.field("sectionId").id();
+        let time_spent = node.field("timeSpent").whole(0..=MOST_SECONDS);
+        let completed = node.field("completed").boolean();
+        let occurred_at = node.field("occurredAt").optional_or(|node| node.time());
+        Some(Part {
+            id: id?,
+            section: section?,
+            time_spent: time_spent?,
+            completed: completed?,
+            occurred_at: occurred_at?,
+        })
+    }
+
+    /// `{sectionIds, timeSpent}`: time spent on several sections together, split so that it sums exactly.
+    fn split(&self, node: &Node<'_>) -> Option<Vec<Part>> {
+        let sections = node.field("sectionIds").items(1..=MOST_EVENTS, |node| node.id());
+        let time_spent = node.field("timeSpent").whole(0..=MOST_SECONDS);
+        if self.key.is_none() {
+            node.field("sectionIds").fault("needs an Idempotency-Key header, from which the events' ids are made");
+        }
+        let (sections, time_spent) = (sections?, time_spent?);
+        let mut seen = HashSet::new();
+        if !sections.iter().all(|section| seen.insert(section)) {
+            return node.field("sectionIds").refuse("must not name a section twice");
+        }
+        let shares = shares(time_spent, sections.len());
+        let part = |(section, time_spent)| Part { id: None, section, time_spent, completed: false, occurred_at: None };
+        Some(sections.into_iter().zip(shares).map(part).collect())
+    }
 }
 
 /// Splits a whole into equal parts by the method of the largest remainder: the first ones get a second more.
@@ -207,8 +224,8 @@ pub async fn record(
     ];
     // The ledger makes a second run of the same batch harmless.
     let row = app.db.query_one(RECORD, &params, Repeat::Safe).await?;
-    let learners: Vec<&str> = column(&row, "changed_users")?;
-    let courses: Vec<Uuid> = column(&row, "changed_courses")?;
+    let learners: Vec<&str> = column(&row, "counted_users")?;
+    let courses: Vec<Uuid> = column(&row, "counted_courses")?;
     let generations: Vec<_> =
         learners.into_iter().zip(courses).map(|(user, course)| learning::generation(user, course)).collect();
     app.cache.bump(&generations).await;
@@ -222,8 +239,9 @@ pub async fn record(
 
 /// Clears the caller's progress and completion in a course: the only way to undo.
 pub async fn reset(app: &App, caller: &Caller, course: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
-    let params: [Param<'_>; 3] = [(&caller.user, Type::TEXT), (&course, Type::UUID), (&now, Type::TIMESTAMPTZ)];
-    // A second run would open one attempt more and clear nothing: as harmless as a second click.
+    let params: [Param<'_>; 4] =
+        [(&caller.user, Type::TEXT), (&course, Type::UUID), (&now, Type::TIMESTAMPTZ), (&caller.admin, Type::BOOL)];
+    // The moment of a reset makes a second run harmless.
     let row = app.db.query_opt(RESET, &params, Repeat::Safe).await?;
     let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
     Access::of(&row)?.require_own_progress(column(&row, "enrolled")?, reason::COURSE_NOT_FOUND)?;

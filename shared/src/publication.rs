@@ -12,8 +12,11 @@ use crate::{
     body, catalogue, courses,
     db::{Param, Repeat, Statement, column},
     error::{Error, reason},
-    generation::{DESCRIPTION, HOURS, TITLE, optional},
+    generation::{DESCRIPTION, HOURS, TITLE},
 };
+
+/// JSON values in a body at the most, with room for what a client adds of its own.
+pub const MOST_VALUES: usize = 1_000;
 
 /// Changes what was sent if the version is the one that the sender knows. `courses` is the changed row in the end.
 const UPDATE: Statement = Statement {
@@ -91,9 +94,9 @@ pub fn parse(body: &Value) -> Result<Changes, Error> {
             present("description").then(|| root.field("description").text(DESCRIPTION).map(str::to_owned));
         let difficulty = present("difficulty").then(|| root.field("difficulty").one_of(&courses::DIFFICULTIES));
         let image_url =
-            present("imageUrl").then(|| optional(&root.field("imageUrl"), |node| node.https_url().map(str::to_owned)));
+            present("imageUrl").then(|| root.field("imageUrl").optional_or(|node| node.https_url().map(str::to_owned)));
         let hours =
-            present("estimatedHours").then(|| optional(&root.field("estimatedHours"), |node| node.number(HOURS)));
+            present("estimatedHours").then(|| root.field("estimatedHours").optional_or(|node| node.number(HOURS)));
         let analytics_enabled = present("analyticsEnabled").then(|| root.field("analyticsEnabled").boolean());
         let status = present("status").then(|| root.field("status").one_of(&courses::STATUSES));
         Some(Changes {
@@ -144,11 +147,22 @@ pub async fn update(
         (&changes.status, Type::TEXT),
     ];
     // Not repeatable: had the first run taken effect, the second would find its own version stale.
-    let Some(row) = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await? else {
-        return Err(refusal(app, caller, course).await?);
+    let changed = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await;
+    let refusal = match changed {
+        Ok(Some(row)) => {
+            bump(app, course).await;
+            return column(&row, "body");
+        }
+        Ok(None) => refusal(app, caller, course).await?,
+        Err(failure) => failure.into(),
     };
+    // It may have taken effect without our hearing of it, now or the time before. Who then reads again must see it.
+    bump(app, course).await;
+    Err(refusal)
+}
+
+async fn bump(app: &App, course: Uuid) {
     app.cache.bump(&[courses::generation(course), catalogue::generation()]).await;
-    column(&row, "body")
 }
 
 /// Archives a course: it leaves the catalogue, and those who are enrolled go on.
@@ -174,7 +188,7 @@ pub async fn archive(
             return Err(Error::Stale { current: column(&row, "version")? });
         }
     }
-    app.cache.bump(&[courses::generation(course), catalogue::generation()]).await;
+    bump(app, course).await;
     Ok(())
 }
 

@@ -178,3 +178,51 @@ async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
         assert_eq!((document.body.as_str(), source), ("new", Source::Hit));
     }
 }
+
+#[tokio::test]
+async fn a_write_is_seen_though_redis_dropped_the_connection_before_it() {
+    let (lectern, course) = started().await;
+    let alice = lectern.learner("alice");
+    let [_, detail, summary] = cached_paths(&course);
+    let kill = async || {
+        let redis = redis::Client::open(lectern.app().config.redis_url.clone().unwrap()).unwrap();
+        let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+        // Only the connections of this test's own number: others are at work beside it.
+        let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
+        let mine: i64 = redis::cmd("CLIENT").arg("ID").query_async(&mut redis).await.unwrap();
+        let number = lectern.app().config.redis_url.as_deref().unwrap().rsplit('/').next().unwrap().to_owned();
+        for client in clients.lines().filter(|client| client.contains(&format!(" db={number} "))) {
+            let id = client.split(' ').next().unwrap().trim_start_matches("id=");
+            if id != mine.to_string() {
+                redis::cmd("CLIENT").arg("KILL").arg("ID").arg(id).exec_async(&mut redis).await.unwrap();
+            }
+        }
+    };
+    for _ in 0..2 {
+        alice.get(&summary).await.expect(OK);
+        alice.get(&detail).await.expect(OK);
+    }
+    kill().await;
+    alice.record(&[event(&course.sections[0], 1, true)]).await.expect(OK);
+    assert_eq!(alice.summary(&course).await["completedSections"], 1);
+    kill().await;
+    lectern.teacher("teacher").patch(&detail, 1, &json!({"status": "draft"})).await.expect(OK);
+    alice.get(&detail).await.problem(404, "course_not_found");
+}
+
+#[tokio::test]
+async fn a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_lost() {
+    let (lectern, course) = started().await;
+    // An environment that dies between its commit and its word to the cache.
+    let dying = Lectern::start_with(|config| {
+        *config = lectern.app().config.clone();
+        config.redis_url = None;
+    })
+    .await;
+    let alice = lectern.learner("alice");
+    alice.summary(&course).await;
+    let sent = event(&course.sections[0], 1, true);
+    dying.learner("alice").record(std::slice::from_ref(&sent)).await.expect(OK);
+    assert_eq!(alice.record(&[sent]).await.expect(OK)["duplicates"], 1);
+    assert_eq!(alice.summary(&course).await["completedSections"], 1);
+}

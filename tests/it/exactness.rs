@@ -22,8 +22,11 @@ fn drawn() -> impl Strategy<Value = Drawn> {
     (0..4_usize, 0..1_000_u32, any::<bool>(), 1..1_000_i64)
 }
 
+/// By section: seconds, first completion, last activity.
+type Fold = BTreeMap<usize, (u32, Option<DateTime<Utc>>, DateTime<Utc>)>;
+
 /// The fold as the rules tell it, made the slow and obvious way.
-fn model(events: &[Drawn], now: DateTime<Utc>) -> BTreeMap<usize, (u32, Option<DateTime<Utc>>, DateTime<Utc>)> {
+fn model(events: &[Drawn], now: DateTime<Utc>) -> Fold {
     let mut fold = BTreeMap::new();
     for (section, seconds, completed, ago) in events {
         let at = now - TimeDelta::seconds(*ago);
@@ -42,11 +45,7 @@ fn time(value: &Value) -> Option<DateTime<Utc>> {
 }
 
 /// The same fold as a learner sees it.
-async fn seen(
-    lectern: &Lectern,
-    user: &str,
-    course: &Course,
-) -> BTreeMap<usize, (u32, Option<DateTime<Utc>>, DateTime<Utc>)> {
+async fn seen(lectern: &Lectern, user: &str, course: &Course) -> Fold {
     let outline = lectern.learner(user).get(&format!("/me/courses/{}", course.id)).await.expect(OK);
     let sections = outline["lessons"][0]["sections"].as_array().unwrap().iter().enumerate();
     sections
@@ -270,6 +269,51 @@ async fn twenty_parallel_requests_with_one_key_make_one_course() {
     assert_eq!(first, 1);
     assert_eq!(lectern.fetch("select count(*) from courses").await, "1");
     assert_eq!(lectern.fetch("select count(*) from sections").await, "6");
+}
+
+/// Two sessions of SQL make sure that the batch waits for one course while its learner enrols in the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_enrollment_made_while_a_batch_waits_for_its_locks_is_not_written_unlocked() {
+    let lectern = Lectern::start().await;
+    let (first, second) = (lectern.course("teacher", &[1]).await, lectern.course("teacher", &[2]).await);
+    let alice = lectern.learner("alice");
+    alice.enrol(&first).await.expect(StatusCode::CREATED);
+    let (client, connection) = tokio_postgres::connect(&lectern.database, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client.batch_execute("begin; select * from enrollments for update").await.unwrap();
+
+    let batch = [event(&first.sections[0], 1, true), event(&second.sections[0], 60, true)];
+    let waiting = alice.record(&batch);
+    let meanwhile = async {
+        let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
+            and datname = current_database() and query like '%record_progress_v1%'";
+        while lectern.fetch(blocked).await == "0" {
+            tokio::task::yield_now().await;
+        }
+        alice.enrol(&second).await.expect(StatusCode::CREATED);
+        client.batch_execute("rollback").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(waiting, meanwhile);
+    let answer = answer.expect(OK);
+    assert_eq!(answer["results"][0]["status"], "recorded");
+    assert_eq!(answer["results"][1]["code"], "not_enrolled");
+    alice.record(&[event(&second.sections[1], 60, true), batch[1].clone()]).await.expect(OK);
+    assert_eq!(alice.summary(&second).await["completionPercentage"], 100.0);
+    assert_eq!(lectern.drift().await, 0);
+}
+
+#[tokio::test]
+async fn the_same_reset_once_more_does_not_take_what_was_recorded_since() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    let reset = format!("select * from reset_progress_v1('alice', '{}', '{}', false)", course.id, seconds_ago(1));
+    lectern.sql(&reset).await;
+    alice.record(&[event(&course.sections[0], 5, true)]).await.expect(OK);
+    lectern.sql(&reset).await;
+    assert_eq!(lectern.fetch("select sum(time_spent) from progress").await, "5");
+    assert_eq!(lectern.drift().await, 0);
 }
 
 /// Runs futures at the same time; results come in the order of the futures.

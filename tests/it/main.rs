@@ -2,9 +2,16 @@
 //!
 //! `make test` starts the two servers; without them every test fails.
 
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
+
 mod analytics;
+mod authoring;
 mod caching;
+mod enrolling;
 mod exactness;
+mod hostile;
+mod migrations;
+mod real_input;
 mod recording;
 mod resilience;
 mod round_trips;

@@ -82,6 +82,56 @@ async fn a_statement_that_waits_for_a_lock_too_long_is_given_up_and_the_next_one
     assert_eq!(alice.summary(&course).await["totalTimeSpent"], 5);
 }
 
+#[tokio::test]
+async fn a_learner_of_a_huge_course_reads_it_within_the_budget() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);
+    // Sixteen thousand sections, all but the last of them complete.
+    lectern
+        .sql(&format!(
+            "insert into sections (id, lesson_id, course_id, title, content, type, position, created_at)
+            select gen_random_uuid(), '{lesson}', '{course}', 'S', '', 'text', number, now()
+            from generate_series(2, 16000) as number;
+            insert into progress (user_id, course_id, section_id, time_spent, completed_at, first_at, last_at)
+            select 'alice', '{course}', id, 1, now(), now(), now() from sections where position < 16000;
+            update courses set section_count = 16000;
+            update enrollments set completed_sections = 15999, time_spent = 15999",
+            lesson = course.lessons[0],
+            course = course.id
+        ))
+        .await;
+    let alice = lectern.learner("alice");
+    let last = lectern.fetch("select id from sections where position = 16000").await;
+    assert_eq!(alice.summary(&course).await["resume"]["nextSectionId"], last.as_str());
+    let home = alice.get("/me/courses").await.expect(StatusCode::OK);
+    assert_eq!(home["enrollments"][0]["nextSectionId"], last.as_str());
+    for path in [format!("/me/courses/{}", course.id), format!("/lessons/{}/progress", course.lessons[0])] {
+        let request = alice.request(reqwest::Method::GET, &path).header("accept-encoding", "gzip");
+        assert_eq!(request.send().await.unwrap().status(), StatusCode::OK, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn recording_in_a_course_of_very_many_learners_looks_at_the_learner_alone() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[5]).await;
+    lectern
+        .sql(&format!(
+            "insert into enrollments (user_id, course_id, enrolled_at)
+            select 'learner-' || number, '{}', now() from generate_series(1, 50000) as number;
+            analyze",
+            course.id
+        ))
+        .await;
+    lectern.learner("zoe").enrol(&course).await.expect(StatusCode::CREATED);
+    let events: Vec<_> = (0..500).map(|index| event(&course.sections[index % 5], 1, true)).collect();
+    // Where the planner reads the whole course for each event, this takes longer than a request may.
+    for batch in events.chunks(100) {
+        assert_eq!(lectern.learner("zoe").record(batch).await.expect(StatusCode::OK)["recorded"], 100);
+    }
+}
+
 /// Collects what is logged.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);

@@ -373,5 +373,6 @@ pub(crate) fn event(section: &str, time_spent: u32, completed: bool) -> Value {
 
 /// The moment so many seconds ago, as clients write it.
 pub(crate) fn seconds_ago(seconds: i64) -> String {
-    (Utc::now() - chrono::TimeDelta::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
+    // Whole seconds, which come back as they were sent: answers leave out the noughts at the end of a fraction.
+    (Utc::now() - chrono::TimeDelta::seconds(seconds)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

@@ -23,7 +23,7 @@ pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
     let bytes = http::json_bytes(&request)?;
     let key = http::idempotency_key(&request)?
         .ok_or_else(|| Error::invalid_header("Idempotency-Key", "is required: a new one for each new course"))?;
-    let course = generation::parse(&http::parse_json(bytes)?)?;
+    let course = generation::parse(&http::parse_json(bytes, generation::MOST_VALUES)?)?;
 
     let created = generation::create(&app, &caller, key, &ids::fingerprint(bytes), &course, Utc::now()).await?;
 
