@@ -28,7 +28,7 @@ create table courses (
     -- The first publication; it stays when the course is unpublished.
     published_at timestamptz,
     constraint courses_owner_id_check check (char_length(owner_id) between 1 and 255),
-    constraint courses_title_check check (title ~ '\S' and char_length(title) <= 500),
+    constraint courses_title_check check (title collate "C" ~ '\S' and char_length(title) <= 500),
     constraint courses_description_check check (char_length(description) <= 20000),
     constraint courses_difficulty_check check (difficulty in ('beginner', 'intermediate', 'advanced')),
     constraint courses_image_url_check check (image_url ~ '^https://' and char_length(image_url) <= 2000),
@@ -60,7 +60,7 @@ create table lessons (
     -- The target of the sections' foreign key: a section can only stand in a lesson of its own course.
     constraint lessons_course_key unique (id, course_id),
     constraint lessons_course_fkey foreign key (course_id) references courses (id),
-    constraint lessons_title_check check (title ~ '\S' and char_length(title) <= 500),
+    constraint lessons_title_check check (title collate "C" ~ '\S' and char_length(title) <= 500),
     constraint lessons_position_check check (position >= 1)
 );
 
@@ -79,8 +79,8 @@ create table sections (
     -- Serves the outline (course_id), a lesson's page (course_id, lesson_id) and "the next section in course order".
     constraint sections_position_key unique (course_id, lesson_id, position),
     constraint sections_lesson_fkey foreign key (lesson_id, course_id) references lessons (id, course_id),
-    constraint sections_title_check check (title ~ '\S' and char_length(title) <= 500),
-    constraint sections_type_check check (type ~ '\S' and char_length(type) <= 50),
+    constraint sections_title_check check (title collate "C" ~ '\S' and char_length(title) <= 500),
+    constraint sections_type_check check (type collate "C" ~ '\S' and char_length(type) <= 50),
     constraint sections_position_check check (position >= 1),
     constraint sections_duration_check check (duration >= 0)
 );

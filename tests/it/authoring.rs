@@ -1,5 +1,4 @@
 //! Making courses, changing them, and finding them in lists. What is refused as bad input is tested in `hostile`.
-#![expect(clippy::expect_used, reason = "a helper that cannot go on has to end its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,6 +1,5 @@
 //! Enrolling, cancelling, loading a class, and what the enrolled, the cancelled and all others see of a course in each
 //! of its statuses. Recording progress itself is tested in `recording` and `exactness`.
-#![expect(clippy::expect_used, reason = "a helper that cannot go on has to end its test")]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,5 @@
 //! Bad input and bad callers: whatever comes, the answer is a stable code, tells nothing of our insides, and nothing has
 //! changed. What good input does is tested elsewhere.
-#![expect(clippy::expect_used, reason = "a helper that cannot go on has to end its test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -352,9 +351,9 @@ async fn the_largest_body_has_four_mebibytes_to_the_byte() {
     let world = World::new().await;
     let teacher = world.lectern.teacher("ada");
     let before = world.contents().await;
-    refused(&teacher.create(&course_of_bytes(LIMIT + 1, 2)).await, 413, "request_too_large");
+    refused(&teacher.create(&course_of_bytes(LIMIT + 1, 2, "x")).await, 413, "request_too_large");
     assert_eq!(world.contents().await, before);
-    teacher.create(&course_of_bytes(LIMIT, 2)).await.expect(StatusCode::CREATED);
+    teacher.create(&course_of_bytes(LIMIT, 2, "x")).await.expect(StatusCode::CREATED);
 }
 
 #[tokio::test]
@@ -362,23 +361,28 @@ async fn a_section_that_no_answer_could_hold_is_refused_before_it_is_written() {
     let world = World::new().await;
     let teacher = world.lectern.teacher("ada");
     let before = world.contents().await;
-    refused(&teacher.create(&course_of_bytes(LIMIT, 1)).await, 413, "answer_too_large");
+    for text in ["x", ESCAPED] {
+        refused(&teacher.create(&course_of_bytes(LIMIT, 1, text)).await, 413, "answer_too_large");
+    }
     assert_eq!(world.contents().await, before);
-    let course = teacher.create(&course_of_bytes(LIMIT - 10_000, 1)).await.expect(StatusCode::CREATED);
-    let section = &Course::of(&course).sections[0];
-    teacher.get(&format!("/sections/{section}")).await.expect(StatusCode::OK);
+    for text in ["x", ESCAPED] {
+        let course = teacher.create(&course_of_bytes(LIMIT - 10_000, 1, text)).await.expect(StatusCode::CREATED);
+        let section = &Course::of(&course).sections[0];
+        teacher.get(&format!("/sections/{section}")).await.expect(StatusCode::OK);
+    }
 }
 
 #[tokio::test]
 async fn a_course_whose_outline_no_answer_could_hold_is_refused_before_it_is_written() {
     let world = World::new().await;
     let before = world.contents().await;
-    let sections: Vec<Value> =
-        (1..=36_000).map(|order| json!({"title": "s", "content": "", "type": "t", "order": order})).collect();
-    let mut body = course_body("Wide", &[0], true);
-    body["lessons"][0]["sections"] = json!(sections);
-    assert!(body.to_string().len() < LIMIT);
-    refused(&world.lectern.teacher("ada").create(&body).await, 413, "answer_too_large");
+    for (count, title) in [(36_000, "s".to_owned()), (2_010, ESCAPED.repeat(250))] {
+        let section = |order: i32| json!({"title": title, "content": "", "type": "t", "order": order});
+        let mut body = course_body("Wide", &[0], true);
+        body["lessons"][0]["sections"] = (1..=count).map(section).collect();
+        assert!(body.to_string().len() < LIMIT);
+        refused(&world.lectern.teacher("ada").create(&body).await, 413, "answer_too_large");
+    }
     assert_eq!(world.contents().await, before);
 }
 
@@ -1055,16 +1059,22 @@ fn the_forger_signs_as_well_as_anybody() {
 /// The largest body there is.
 const LIMIT: usize = 4 * 1024 * 1024;
 
-/// A course whose body has so many bytes, nearly all of them in the contents of its sections.
-fn course_of_bytes(size: usize, sections: usize) -> Value {
+/// What has two characters, and eight bytes as JSON.
+const ESCAPED: &str = "\u{1}\"";
+
+/// A course whose body has so many bytes, nearly all of them a text repeated in the contents of its sections.
+fn course_of_bytes(size: usize, sections: usize, text: &str) -> Value {
     let mut body = course_body("Large", &[sections], false);
-    let fill = |body: &mut Value, section: usize, bytes: usize| {
-        body["lessons"][0]["sections"][section]["content"] = json!("x".repeat(bytes));
+    let contents = |body: &mut Value, content: &str| {
+        for section in body["lessons"][0]["sections"].as_array_mut().expect("sections") {
+            section["content"] = json!(content);
+        }
     };
-    (0..sections).for_each(|section| fill(&mut body, section, 0));
+    contents(&mut body, "");
+    let room = (size - body.to_string().len()) / sections;
+    contents(&mut body, &text.repeat(room / (json!(text).to_string().len() - 2)));
     let rest = size - body.to_string().len();
-    (1..sections).for_each(|section| fill(&mut body, section, rest / sections));
-    fill(&mut body, 0, rest - rest / sections * (sections - 1));
+    body["courseData"]["title"] = json!(format!("Large{}", "!".repeat(rest)));
     assert_eq!(body.to_string().len(), size);
     body
 }

@@ -16,3 +16,4 @@ mod recording;
 mod resilience;
 mod round_trips;
 mod support;
+mod template;
