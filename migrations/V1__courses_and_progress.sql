@@ -148,7 +148,7 @@ create table progress (
     completed_at timestamptz,
     first_at timestamptz not null,
     last_at timestamptz not null,
-    -- Serves the course summary, the outline with progress and a reset: one index range a learner and course.
+    -- One range a learner and course serves the rollup, a reset and the last section; the whole key all else.
     constraint progress_pkey primary key (user_id, course_id, section_id),
     -- There is no foreign key to sections on purpose: its row locks would make every learner of a lecture queue at the
     -- same section's row. Sections are never deleted, and record_progress_v1 only writes what it read from them.

@@ -267,10 +267,11 @@ begin
     left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = learner
     where courses.id = course;
 
-    if enrolled and access <> 'none' and (last_reset is null or last_reset < at) then
+    if enrolled and access <> 'none' and last_reset is distinct from at then
         delete from progress where progress.user_id = learner and progress.course_id = course;
         update enrollments set
-            reset_at = at,
+            -- A clock may be behind the one of the reset before.
+            reset_at = greatest(last_reset, at),
             attempt = enrollments.attempt + 1,
             completed_sections = 0,
             time_spent = 0,

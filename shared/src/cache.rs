@@ -169,17 +169,15 @@ impl Cache {
     /// Tried even while reads leave Redis alone: an entry that outlives its write is worse than a wait.
     pub async fn bump(&self, generations: &[Generation]) {
         let (Some(redis), false) = (&self.0, generations.is_empty()) else { return };
-        let mut pipeline = redis::pipe();
-        for Generation(key) in generations {
+        let commands = || {
+            let mut pipeline = redis::pipe();
+            for Generation(key) in generations {
+                let command = pipeline.cmd("SET").arg(key).arg(new_generation());
+                command.arg("PX").arg(KEEP_GENERATION.as_millis() as u64).ignore();
+            }
             pipeline
-                .cmd("SET")
-                .arg(key)
-                .arg(new_generation())
-                .arg("PX")
-                .arg(KEEP_GENERATION.as_millis() as u64)
-                .ignore();
-        }
-        redis.step::<()>("bump", &pipeline).await;
+        };
+        redis.step::<()>("bump", commands).await;
     }
 }
 
@@ -199,13 +197,16 @@ impl Redis {
     }
 
     async fn look_up(&self, slot: &Slot) -> Option<Found> {
-        let mut pipeline = redis::pipe();
-        let command = pipeline.cmd("MGET");
-        for Generation(key) in &slot.generations {
-            command.arg(key);
-        }
-        command.arg(&slot.key);
-        let (mut values,): (Vec<Option<Vec<u8>>>,) = self.step("read", &pipeline).await?;
+        let commands = || {
+            let mut pipeline = redis::pipe();
+            let command = pipeline.cmd("MGET");
+            for Generation(key) in &slot.generations {
+                command.arg(key);
+            }
+            command.arg(&slot.key);
+            pipeline
+        };
+        let (mut values,): (Vec<Option<Vec<u8>>>,) = self.step("read", commands).await?;
         let entry = values.pop().flatten();
         let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
         let document = entry.and_then(|entry| open(entry, &seen, unix_millis()));
@@ -213,33 +214,33 @@ impl Redis {
     }
 
     async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
-        let keys = slot.generations.iter().map(|Generation(key)| key).chain([&slot.key]);
-        let mut pipeline = redis::pipe();
-        let command = pipeline.cmd("EVAL").arg(FILL).arg(slot.generations.len() + 1).arg(keys.collect::<Vec<_>>());
-        let mut generations = Vec::with_capacity(seen.len());
-        for seen in seen {
-            // None, or something that is not ours: begin anew.
-            let generation = read_generation(seen).map_or_else(new_generation, str::to_owned);
-            command.arg(seen).arg(&generation);
-            generations.push(generation);
-        }
+        // Where there is none, or something that is not ours, begin anew.
+        let current = |seen: &Vec<u8>| read_generation(seen).map_or_else(new_generation, str::to_owned);
+        let generations: Vec<String> = seen.iter().map(current).collect();
         let jitter = 1.0 - rand::rng().random_range(0.0..=JITTER);
         let until = unix_millis() + slot.fresh_for.mul_f64(jitter).as_millis() as u64;
-        command
-            .arg(seal(document, &generations, until))
-            .arg(KEEP_ENTRY.as_millis() as u64)
-            .arg(KEEP_GENERATION.as_millis() as u64);
-        self.step::<(i64,)>("fill", &pipeline).await;
+        let entry = seal(document, &generations, until);
+        let commands = || {
+            let keys: Vec<&String> = slot.generations.iter().map(|Generation(key)| key).chain([&slot.key]).collect();
+            let mut pipeline = redis::pipe();
+            let command = pipeline.cmd("EVAL").arg(FILL).arg(keys.len()).arg(keys);
+            for (seen, generation) in seen.iter().zip(&generations) {
+                command.arg(seen).arg(generation);
+            }
+            command.arg(&entry).arg(KEEP_ENTRY.as_millis() as u64).arg(KEEP_GENERATION.as_millis() as u64);
+            pipeline
+        };
+        self.step::<(i64,)>("fill", commands).await;
     }
 
     /// One bounded step; a failure is counted and is nothing.
     ///
     /// A connection that died while nobody looked fails its first command and is then made anew, so a command that
-    /// failed without a time-out is sent once more: all of ours may be.
-    async fn step<T: FromRedisValue>(&self, step: &'static str, commands: &Pipeline) -> Option<T> {
+    /// failed without a time-out is sent once more, made anew too: a generation must never be set a second time.
+    async fn step<T: FromRedisValue>(&self, step: &'static str, commands: impl Fn() -> Pipeline) -> Option<T> {
         let work = async {
-            match commands.query_async(&mut self.connection()).await {
-                Err(error) if !error.is_timeout() => commands.query_async(&mut self.connection()).await,
+            match commands().query_async(&mut self.connection()).await {
+                Err(error) if !error.is_timeout() => commands().query_async(&mut self.connection()).await,
                 result => result,
             }
         };

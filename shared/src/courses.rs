@@ -155,7 +155,7 @@ const OUTLINE: Statement = Statement {
     ),
 };
 
-/// The same, and `enrollments_pkey` and `progress_pkey` for one learner's range.
+/// The same, and `enrollments_pkey`, and `progress_pkey` for each section.
 const OUTLINE_FOR: Statement = Statement {
     name: "courses.outline_for",
     sql: concat!(

@@ -22,7 +22,8 @@ const SUMMARY_FRESH_FOR: Duration = Duration::from_secs(60);
 /// Names the list of one's enrollments in its cursors.
 const MY_COURSES_LIST: &str = "me/courses";
 
-/// By `courses_pkey`, `enrollments_pkey` and one learner's range of `progress_pkey`.
+/// By `courses_pkey`, `enrollments_pkey`, and `progress_pkey`: one learner's range for the last section, the whole key for
+/// the next.
 const SUMMARY: Statement = Statement {
     name: "learning.summary",
     sql: concat!(

@@ -106,8 +106,10 @@ async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error
 
 async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> Result<Applied, Error> {
     let failed = |error| Error::internal("migrating", error);
-    // Whatever limits the role has are for requests; each file sets its own.
-    client.batch_execute("set statement_timeout = 0; set lock_timeout = 0").await.map_err(failed)?;
+    // Whatever limits the role has are for requests; each file sets its own. A runner that was frozen or killed must not
+    // keep the lock: its connection ends when nothing has come from it for a while.
+    let limits = "set statement_timeout = 0; set lock_timeout = 0; set idle_session_timeout = '30s'";
+    client.batch_execute(limits).await.map_err(failed)?;
     let ask = format!("select pg_try_advisory_lock({LOCK}) as ours");
     while !client.query_one(&ask, &[]).await.and_then(|row| row.try_get("ours")).map_err(failed)? {
         sleep(TURN_PAUSE).await;

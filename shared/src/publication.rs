@@ -148,17 +148,14 @@ pub async fn update(
     ];
     // Not repeatable: had the first run taken effect, the second would find its own version stale.
     let changed = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await;
-    let refusal = match changed {
-        Ok(Some(row)) => {
-            bump(app, course).await;
-            return column(&row, "body");
-        }
-        Ok(None) => refusal(app, caller, course).await?,
-        Err(failure) => failure.into(),
+    let answer = match changed {
+        Ok(Some(row)) => column(&row, "body"),
+        Ok(None) => Err(refusal(app, caller, course).await?),
+        Err(failure) => Err(failure.into()),
     };
-    // It may have taken effect without our hearing of it, now or the time before. Who then reads again must see it.
+    // After a failure too: it may have taken effect without our hearing of it. Who then reads again must see it.
     bump(app, course).await;
-    Err(refusal)
+    answer
 }
 
 async fn bump(app: &App, course: Uuid) {
@@ -180,7 +177,12 @@ pub async fn archive(
         (&version, Type::INT8),
         (&now, Type::TIMESTAMPTZ),
     ];
-    if app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await?.is_none() {
+    let archived = app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await;
+    if let Err(failure) = archived {
+        bump(app, course).await;
+        return Err(failure.into());
+    }
+    if archived.is_ok_and(|row| row.is_none()) {
         let row = state(app, caller, course).await?;
         Access::of(&row)?.require_manage()?;
         // Archived already is what was asked for.

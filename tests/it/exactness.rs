@@ -316,6 +316,21 @@ async fn the_same_reset_once_more_does_not_take_what_was_recorded_since() {
     assert_eq!(lectern.drift().await, 0);
 }
 
+#[tokio::test]
+async fn a_reset_by_a_clock_that_is_behind_clears_all_the_same() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    for ago in [10, 20] {
+        alice.record(&[event(&course.sections[0], 5, true)]).await.expect(OK);
+        let at = seconds_ago(ago);
+        lectern.sql(&format!("select * from reset_progress_v1('alice', '{}', '{at}', false)", course.id)).await;
+        assert_eq!(lectern.fetch("select count(*) from progress").await, "0");
+    }
+    assert_eq!(lectern.drift().await, 0);
+}
+
 /// Runs futures at the same time; results come in the order of the futures.
 async fn futures<F: Future>(work: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     futures_util::future::join_all(work).await

@@ -2,7 +2,7 @@
 //!
 //! | route | caller | answers |
 //! |---|---|---|
-//! | `PATCH /courses/{courseId}` with `If-Match` | owner, admin | 200 the course; 400, 401, 403, 404, 412, 415, 428 |
+//! | `PATCH /courses/{courseId}` with `If-Match` | owner, admin | 200 the course; 400, 401, 403, 404, 412, 413, 415, 428 |
 //! | `DELETE /courses/{courseId}`, `If-Match` optional | owner, admin | 204 archived; 401, 403, 404, 412 |
 
 use std::sync::Arc;
