@@ -97,6 +97,14 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// Reads a value that may be absent; null is a value.
+    pub fn if_present<T>(&self, read: impl FnOnce(&Self) -> Option<T>) -> Option<Option<T>> {
+        match self.value {
+            Some(_) => read(self).map(Some),
+            None => Some(None),
+        }
+    }
+
     /// Whether there is a value, be it null.
     pub fn is_present(&self) -> bool {
         self.value.is_some()

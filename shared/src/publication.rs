@@ -88,35 +88,25 @@ pub struct Changes {
 pub fn parse(body: &Value) -> Result<Changes, Error> {
     body::parse(body, |root| {
         let root = root.object()?;
-        let present = |name| root.field(name).is_present();
-        let title = present("title").then(|| root.field("title").text(TITLE).map(str::to_owned));
-        let description =
-            present("description").then(|| root.field("description").text(DESCRIPTION).map(str::to_owned));
-        let difficulty = present("difficulty").then(|| root.field("difficulty").one_of(&courses::DIFFICULTIES));
+        let title = root.field("title").if_present(|node| node.text(TITLE).map(str::to_owned));
+        let description = root.field("description").if_present(|node| node.text(DESCRIPTION).map(str::to_owned));
+        let difficulty = root.field("difficulty").if_present(|node| node.one_of(&courses::DIFFICULTIES));
         let image_url =
-            present("imageUrl").then(|| root.field("imageUrl").optional_or(|node| node.https_url().map(str::to_owned)));
-        let hours =
-            present("estimatedHours").then(|| root.field("estimatedHours").optional_or(|node| node.number(HOURS)));
-        let analytics_enabled = present("analyticsEnabled").then(|| root.field("analyticsEnabled").boolean());
-        let status = present("status").then(|| root.field("status").one_of(&courses::STATUSES));
+            root.field("imageUrl").if_present(|node| node.optional_or(|node| node.https_url().map(str::to_owned)));
+        let estimated_hours =
+            root.field("estimatedHours").if_present(|node| node.optional_or(|node| node.number(HOURS)));
+        let analytics_enabled = root.field("analyticsEnabled").if_present(|node| node.boolean());
+        let status = root.field("status").if_present(|node| node.one_of(&courses::STATUSES));
         Some(Changes {
-            title: swap(title)?,
-            description: swap(description)?,
-            difficulty: swap(difficulty)?,
-            image_url: swap(image_url)?,
-            estimated_hours: swap(hours)?,
-            analytics_enabled: swap(analytics_enabled)?,
-            status: swap(status)?,
+            title: title?,
+            description: description?,
+            difficulty: difficulty?,
+            image_url: image_url?,
+            estimated_hours: estimated_hours?,
+            analytics_enabled: analytics_enabled?,
+            status: status?,
         })
     })
-}
-
-/// Absent is fine, present and wrong is not.
-fn swap<T>(field: Option<Option<T>>) -> Option<Option<T>> {
-    match field {
-        None => Some(None),
-        Some(read) => read.map(Some),
-    }
 }
 
 /// Changes a course that is still at `version`, and answers as `GET` would.

@@ -161,9 +161,9 @@ mod tests {
 
     #[test]
     fn every_state_directory_has_its_own_home_elsewhere() {
-        let (one, other) = (elsewhere(Path::new("/root/a/.lectern")), elsewhere(Path::new("/root/b/.lectern")));
+        let (one, other) = (elsewhere(Path::new("/home/a/.lectern")), elsewhere(Path::new("/home/b/.lectern")));
         assert_ne!(one, other);
-        assert_eq!(one, elsewhere(Path::new("/root/a/.lectern")));
+        assert_eq!(one, elsewhere(Path::new("/home/a/.lectern")));
         assert!(one.starts_with("/var/tmp"), "{}", one.display());
     }
 
