@@ -7,7 +7,7 @@ use std::time::Instant;
 use lambda_http::{Body, Request, Response};
 use serde_json::Value;
 use shared::app::App;
-use shared::{http, invocation};
+use shared::{http, invocation, telemetry::Trace};
 
 /// What an HTTP function comes to.
 pub(crate) type Answering = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
@@ -32,7 +32,8 @@ macro_rules! http_function {
 macro_rules! event_function {
     ($package:ident) => {
         Function::Event(|app, id, event, deadline| {
-            Box::pin(invocation::answer(app, id, event, deadline, $package::handle))
+            let trace = Trace { function_request_id: id, ..Trace::default() };
+            Box::pin(invocation::answer(app, trace, event, deadline, $package::handle))
         })
     };
 }

@@ -326,10 +326,10 @@ impl Failure {
 
     fn of(statement: &'static str, error: tokio_postgres::Error) -> Self {
         let kind = if error.is_closed() { FailureKind::Lost } else { classify(error.code()) };
-        let constraint = error.as_db_error().and_then(|error| error.constraint()).map(str::to_owned);
         match error.as_db_error() {
             // Its detail names the offending key, which may be a person's; the log gets code and message alone.
             Some(error) => {
+                let constraint = error.constraint().map(str::to_owned);
                 Self::new(kind, statement, constraint, format!("{} {}", error.code().code(), error.message()))
             }
             None => Self::new(kind, statement, None, error),

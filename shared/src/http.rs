@@ -200,6 +200,11 @@ pub fn json_bytes(request: &Request) -> std::result::Result<&[u8], Error> {
     Ok(bytes)
 }
 
+/// The JSON body of a request whose bytes nobody else needs; see [`json_bytes`] and [`parse_json`].
+pub fn json_body(request: &Request, most_values: usize) -> std::result::Result<Value, Error> {
+    parse_json(json_bytes(request)?, most_values)
+}
+
 /// Parses bytes as JSON, unless they hold more values than the route could use: as a tree, each takes hundreds of bytes,
 /// and four megabytes of small ones more memory than a function has.
 pub fn parse_json(bytes: &[u8], most_values: usize) -> std::result::Result<Value, Error> {
@@ -303,8 +308,11 @@ fn fit(mut response: Response, accepts_gzip: bool) -> Result {
     }
     if size > MOST_ESCAPED {
         // As text, quotes and line breaks are escaped once more for Lambda and may double it; base64 adds a third.
-        let body = std::mem::take(response.body_mut());
-        *response.body_mut() = Body::Binary(body.to_vec());
+        let body = match std::mem::take(response.body_mut()) {
+            Body::Text(text) => Body::Binary(text.into_bytes()),
+            other => other,
+        };
+        *response.body_mut() = body;
     }
     Ok(response)
 }

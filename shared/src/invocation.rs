@@ -47,7 +47,7 @@ where
 /// Runs one scheduled event; `deadline` is when the work must be done.
 pub async fn answer<F, Fut>(
     app: Arc<App>,
-    trace: impl Into<Trace>,
+    trace: Trace,
     event: Value,
     deadline: Instant,
     handle: F,
@@ -56,7 +56,7 @@ where
     F: FnOnce(Arc<App>, Value, Instant) -> Fut,
     Fut: Future<Output = Result<Value, Error>>,
 {
-    Invocation::scope(trace.into(), |invocation| async move {
+    Invocation::scope(trace, |invocation| async move {
         let result = handle(app, event, deadline).await;
         if let Err(error) = &result {
             tracing::error!(code = error.code(), error = telemetry::chain(error), "invocation failed");

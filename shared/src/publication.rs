@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use crate::{
@@ -140,7 +140,7 @@ pub async fn update(
     let changed = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await;
     let answer = match changed {
         Ok(Some(row)) => column(&row, "body"),
-        Ok(None) => Err(refusal(app, caller, course).await?),
+        Ok(None) => Err(Error::Stale { current: column(&managed(app, caller, course).await?, "version")? }),
         Err(failure) => Err(failure.into()),
     };
     // After a failure too: it may have taken effect without our hearing of it. Who then reads again must see it.
@@ -167,33 +167,31 @@ pub async fn archive(
         (&version, Type::INT8),
         (&now, Type::TIMESTAMPTZ),
     ];
-    let archived = app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await;
-    if let Err(failure) = archived {
-        bump(app, course).await;
-        return Err(failure.into());
-    }
-    if archived.is_ok_and(|row| row.is_none()) {
-        let row = state(app, caller, course).await?;
-        Access::of(&row)?.require_manage()?;
-        // Archived already is what was asked for.
-        if column::<&str>(&row, "status")? != "archived" {
-            return Err(Error::Stale { current: column(&row, "version")? });
+    let answer = match app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => {
+            let row = managed(app, caller, course).await?;
+            // Archived already is what was asked for.
+            if column::<&str>(&row, "status")? == "archived" {
+                Ok(())
+            } else {
+                Err(Error::Stale { current: column(&row, "version")? })
+            }
         }
-    }
+        Err(failure) => Err(failure.into()),
+    };
+    // As in `update`.
     bump(app, course).await;
-    Ok(())
+    answer
 }
 
-/// Why a change was not made: the course is not there, not theirs, or no longer what they read.
-async fn refusal(app: &App, caller: &Caller, course: Uuid) -> Result<Error, Error> {
-    let row = state(app, caller, course).await?;
-    Access::of(&row)?.require_manage()?;
-    Ok(Error::Stale { current: column(&row, "version")? })
-}
-
-async fn state(app: &App, caller: &Caller, course: Uuid) -> Result<tokio_postgres::Row, Error> {
+/// A course that a change did not find as expected, if the caller manages it: otherwise it is not there, or not theirs.
+async fn managed(app: &App, caller: &Caller, course: Uuid) -> Result<Row, Error> {
     let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
-    app.db.query_opt(STATE, &params, Repeat::Safe).await?.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))
+    let row = app.db.query_opt(STATE, &params, Repeat::Safe).await?;
+    let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
+    Access::of(&row)?.require_manage()?;
+    Ok(row)
 }
 
 #[cfg(test)]

@@ -73,12 +73,6 @@ pub struct Trace {
     pub xray_trace_id: Option<String>,
 }
 
-impl From<String> for Trace {
-    fn from(function_request_id: String) -> Self {
-        Self { function_request_id, ..Self::default() }
-    }
-}
-
 /// What one invocation did, counted as it goes.
 #[derive(Debug)]
 pub struct Invocation {

@@ -50,7 +50,7 @@ async fn load(app: &App, request: &Request) -> http::Result {
     let caller = Caller::of(app, request)?;
     caller.require_service_or_admin()?;
     let course = http::path_id(request, "courseId", reason::COURSE_NOT_FOUND)?;
-    let entries = enrollments::parse_entries(&http::parse_json(http::json_bytes(request)?, enrollments::MOST_VALUES)?)?;
+    let entries = enrollments::parse_entries(&http::json_body(request, enrollments::MOST_VALUES)?)?;
 
     let body = enrollments::load(app, course, &entries, Utc::now()).await?;
     Ok(http::done(StatusCode::OK, body))

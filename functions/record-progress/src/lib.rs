@@ -29,7 +29,7 @@ pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
 async fn record(app: &App, request: &Request) -> http::Result {
     let caller = Caller::of(app, request)?;
     let key = http::idempotency_key(request)?;
-    let body = http::parse_json(http::json_bytes(request)?, progress::MOST_VALUES)?;
+    let body = http::json_body(request, progress::MOST_VALUES)?;
     let events = progress::parse_events(&body, &caller, key)?;
 
     let recorded = progress::record(app, &caller, &events, Utc::now()).await?;

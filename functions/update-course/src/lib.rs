@@ -30,7 +30,7 @@ async fn update(app: &App, request: &Request) -> http::Result {
     let caller = Caller::of(app, request)?;
     let course = http::path_id(request, "courseId", reason::COURSE_NOT_FOUND)?;
     let version = http::if_match(request)?.ok_or(Error::IfMatchRequired)?;
-    let changes = publication::parse(&http::parse_json(http::json_bytes(request)?, publication::MOST_VALUES)?)?;
+    let changes = publication::parse(&http::json_body(request, publication::MOST_VALUES)?)?;
 
     let body = publication::update(app, &caller, course, version, &changes, Utc::now()).await?;
     Ok(http::done(StatusCode::OK, body))
