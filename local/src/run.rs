@@ -19,6 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::say::{note, say};
 use crate::server;
 use crate::services::Home;
+use crate::services::dynamodb::{self, DynamoDb};
 use crate::services::postgres::{Postgres, Profile};
 use crate::services::redis::{Program, Redis};
 use crate::settings::{self, Settings};
@@ -28,6 +29,10 @@ use crate::workspace::{Lock, Workspace};
 
 /// The database within the cluster that is started here.
 const DATABASE: &str = "lectern";
+/// The table of `DynamoDB`, unless `PARKING_TABLE` names another one.
+const PARKING_TABLE: &str = "lectern-parking";
+/// Where our stand-in for `DynamoDB` keeps it.
+const DYNAMODB_FILE: &str = "dynamodb.sqlite";
 /// A single person needs no more databases in a Redis than it has by default.
 const REDIS_DATABASES: u32 = 16;
 /// All functions share one process here, and with it one pool.
@@ -81,8 +86,11 @@ async fn bind(port: u16) -> Result<TcpListener> {
 
 /// Starts what is missing, migrates, loads the demo, and puts the API together.
 async fn make_ready(servers: &mut Servers, state: &Path, template: &Template, settings: &Settings) -> Result<Arc<Api>> {
-    let (database_url, redis_url) = servers.start(state, settings).await?;
-    let config = read_config(&database_url, redis_url.as_deref())?;
+    let urls = servers.start(state, settings).await?;
+    let config = read_config(&urls)?;
+    if let Some(parking) = &config.parking {
+        dynamodb::ensure_table(parking).await?;
+    }
     // Making a key takes a moment of pure computing.
     let key_file = state.join("token-key.pem");
     let key = tokio::task::spawn_blocking(move || SigningKey::load_or_generate(&key_file)).await;
@@ -91,15 +99,17 @@ async fn make_ready(servers: &mut Servers, state: &Path, template: &Template, se
     let app = App::new(config).context(|| "the API cannot be put together")?;
     let api = Arc::new(Api::new(Arc::new(app), template, authorizer)?);
     migrate(&api).await?;
-    load_demo(&api, &database_url, state).await;
+    load_demo(&api, &urls.database, state).await;
     Ok(api)
 }
 
 /// The functions' own configuration, with the servers that are used here.
-fn read_config(database_url: &str, redis_url: Option<&str>) -> Result<Config> {
+fn read_config(urls: &Urls) -> Result<Config> {
     Config::from_lookup(|name| match name {
-        "DATABASE_URL" => Some(database_url.to_owned()),
-        "REDIS_URL" => redis_url.map(str::to_owned),
+        "DATABASE_URL" => Some(urls.database.clone()),
+        "REDIS_URL" => urls.redis.clone(),
+        "AWS_ENDPOINT_URL_DYNAMODB" => Some(urls.dynamodb.clone()),
+        "PARKING_TABLE" => settings::read(name).or_else(|| Some(PARKING_TABLE.to_owned())),
         "DATABASE_CONNECTIONS" => settings::read(name).or_else(|| Some(DATABASE_CONNECTIONS.to_owned())),
         _ => settings::read(name),
     })
@@ -176,26 +186,41 @@ fn shown(error: &InvokeError) -> String {
 struct Servers {
     postgres: Option<Postgres>,
     redis: Option<Redis>,
+    dynamodb: Option<DynamoDb>,
+}
+
+/// Where the servers are that are used.
+struct Urls {
+    database: String,
+    redis: Option<String>,
+    dynamodb: String,
 }
 
 impl Servers {
     /// Starts what the settings do not name, and answers the URLs of what is used.
-    async fn start(&mut self, state: &Path, settings: &Settings) -> Result<(String, Option<String>)> {
-        let database_url = match &settings.database_url {
+    async fn start(&mut self, state: &Path, settings: &Settings) -> Result<Urls> {
+        let database = match &settings.database_url {
             Some(url) => {
                 say("PostgreSQL: the one of DATABASE_URL.");
                 url.clone()
             }
             None => self.start_postgres(state).await?,
         };
-        let redis_url = match &settings.redis_url {
+        let redis = match &settings.redis_url {
             Some(url) => {
                 say("Redis: the one of REDIS_URL.");
                 Some(url.clone())
             }
             None => self.start_redis(state).await?,
         };
-        Ok((database_url, redis_url))
+        let dynamodb = match &settings.dynamodb_url {
+            Some(url) => {
+                say("DynamoDB: the one of AWS_ENDPOINT_URL_DYNAMODB.");
+                url.clone()
+            }
+            None => self.start_dynamodb(state).await?,
+        };
+        Ok(Urls { database, redis, dynamodb })
     }
 
     async fn start_postgres(&mut self, state: &Path) -> Result<String> {
@@ -216,6 +241,13 @@ impl Servers {
         let redis = self.redis.insert(Redis::start(&home, &program, REDIS_DATABASES).await?);
         say(format!("Redis: our own on {}.", redis.address()));
         Ok(Some(redis.url()))
+    }
+
+    async fn start_dynamodb(&mut self, state: &Path) -> Result<String> {
+        let file = state.join(DYNAMODB_FILE);
+        let dynamodb = self.dynamodb.insert(DynamoDb::start(Some(&file)).await?);
+        say(format!("DynamoDB: a stand-in on {}, its data in {}.", dynamodb.address(), file.display()));
+        Ok(dynamodb.url())
     }
 
     /// Waits until our PostgreSQL ends by itself, and tells how. Without a Redis, everything goes on.

@@ -4,6 +4,7 @@
 //! with whoever started them. A server that is not theirs is never touched.
 
 mod account;
+pub mod dynamodb;
 mod fetch;
 mod home;
 pub mod postgres;

@@ -19,6 +19,8 @@ pub struct Settings {
     pub database_url: Option<String>,
     /// A Redis to use instead of starting one.
     pub redis_url: Option<String>,
+    /// A `DynamoDB` to use instead of starting a stand-in.
+    pub dynamodb_url: Option<String>,
     /// The least level of the functions' log lines.
     pub log_level: String,
 }
@@ -38,7 +40,13 @@ impl Settings {
             Some(port) => port.parse().context(|| format!("PORT must be a number from 0 to 65535, not {port:?}"))?,
         };
         let log_level = lookup("RUST_LOG").unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned());
-        let settings = Self { port, database_url: lookup("DATABASE_URL"), redis_url: lookup("REDIS_URL"), log_level };
+        let settings = Self {
+            port,
+            database_url: lookup("DATABASE_URL"),
+            redis_url: lookup("REDIS_URL"),
+            dynamodb_url: lookup("AWS_ENDPOINT_URL_DYNAMODB"),
+            log_level,
+        };
         if lookup("ALLOW_REMOTE").as_deref() != Some("1") {
             settings.refuse_remote()?;
         }
@@ -61,6 +69,11 @@ impl Settings {
             && !is_redis_local(url)?
         {
             return Err(remote("REDIS_URL"));
+        }
+        if let Some(url) = &self.dynamodb_url
+            && !is_endpoint_local(url)?
+        {
+            return Err(remote("AWS_ENDPOINT_URL_DYNAMODB"));
         }
         Ok(())
     }
@@ -90,6 +103,11 @@ fn is_redis_local(url: &str) -> Result<bool> {
         ConnectionAddr::Unix(_) => true,
         _ => false,
     })
+}
+
+fn is_endpoint_local(url: &str) -> Result<bool> {
+    let uri: http::Uri = url.parse().map_err(|_| Error::new("AWS_ENDPOINT_URL_DYNAMODB is not a URL"))?;
+    Ok(uri.host().is_some_and(is_host_local))
 }
 
 fn is_host_local(host: &str) -> bool {

@@ -1,5 +1,7 @@
-//! `lectern with-services -- <command…>`: runs a command, usually the tests, beside a PostgreSQL and a Redis of its own
-//! that go away with it. It minds no other server, and no other run of itself.
+//! `lectern with-services -- <command…>`: runs a command, usually the tests, beside servers of its own.
+//!
+//! A PostgreSQL, a Redis and a stand-in for `DynamoDB`, which go away with it. It minds no other server, and no other run of
+//! itself.
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,6 +17,7 @@ use tokio::time::timeout;
 use crate::error::{Context, Error, Result};
 use crate::say::note;
 use crate::services::Home;
+use crate::services::dynamodb::DynamoDb;
 use crate::services::postgres::{self, Postgres, Profile};
 use crate::services::redis::{self, Program, Redis};
 use crate::signals::Signals;
@@ -56,22 +59,25 @@ struct Servers {
     postgres: Postgres,
     redis: Redis,
     redis_program: Program,
+    dynamodb: DynamoDb,
 }
 
 impl Servers {
     async fn start(home: &Home, tools: &Home) -> Result<Self> {
         let redis_program = Program::find_or_fetch(tools).await?;
-        let (postgres, redis) = tokio::try_join!(
+        let (postgres, redis, dynamodb) = tokio::try_join!(
             Postgres::start(home, Profile::Throwaway),
-            Redis::start(home, &redis_program, REDIS_DATABASES)
+            Redis::start(home, &redis_program, REDIS_DATABASES),
+            DynamoDb::start(None)
         )?;
-        Ok(Self { postgres, redis, redis_program })
+        Ok(Self { postgres, redis, redis_program, dynamodb })
     }
 
-    fn environment(&self) -> [(&'static str, OsString); 4] {
+    fn environment(&self) -> [(&'static str, OsString); 5] {
         [
             ("LECTERN_TEST_DATABASE_URL", self.postgres.url("postgres").into()),
             ("LECTERN_TEST_REDIS_URL", self.redis.url().into()),
+            ("LECTERN_TEST_DYNAMODB_URL", self.dynamodb.url().into()),
             ("LECTERN_TEST_PG_BIN", self.postgres.binaries().directory().into()),
             ("LECTERN_TEST_REDIS_SERVER", self.redis_program.path().into()),
         ]

@@ -1,6 +1,6 @@
-//! What every invocation of a function shares: settings and the two connections. Building it connects to nothing.
+//! What every invocation of a function shares: settings and connections. Building it connects to nothing.
 
-use crate::{cache::Cache, config::Config, db::Database, error::Error};
+use crate::{cache::Cache, config::Config, db::Database, error::Error, parking::Parking};
 
 /// The function's environment, made once at start-up and passed to each invocation.
 #[derive(Debug)]
@@ -11,6 +11,8 @@ pub struct App {
     pub db: Database,
     /// Redis, or nothing.
     pub cache: Cache,
+    /// `DynamoDB`, or nothing.
+    pub parking: Option<Parking>,
 }
 
 impl App {
@@ -18,7 +20,8 @@ impl App {
     pub fn new(config: Config) -> Result<Self, Error> {
         let db = Database::new(&config)?;
         let cache = Cache::new(config.redis_url.as_deref())?;
-        Ok(Self { config, db, cache })
+        let parking = config.parking.clone().map(Parking::new);
+        Ok(Self { config, db, cache, parking })
     }
 
     /// Closes what is open, so that the servers need not find out by themselves.

@@ -4,12 +4,14 @@
 //! its commit, one command whatever hangs on it, and every entry loaded before is void. An entry is stored by a script
 //! that refuses when a generation has moved since the reader looked, so a slow reader cannot bring old data back.
 //!
+//! While PostgreSQL is away, the last copy is served however old it is, unless what it shows was withdrawn since.
+//!
 //! The cache may only make things faster: every step is bounded in time, and every failure is a miss.
 
 use std::{
     sync::{
         PoisonError, RwLock,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -23,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::{error::Error, telemetry};
+use crate::{breaker::Breaker, error::Error, telemetry};
 
 /// Opening a connection, which happens inside the first step.
 const CONNECT_LIMIT: Duration = Duration::from_millis(80);
@@ -31,8 +33,6 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(80);
 const COMMAND_LIMIT: Duration = Duration::from_millis(50);
 /// One step as a whole, connecting included.
 const STEP_LIMIT: Duration = Duration::from_millis(100);
-/// How long reads leave a cache alone that has just timed out or failed several times.
-const OPEN_FOR: Duration = Duration::from_secs(5);
 /// Quick failures in a row until then; a thawed environment loses its first command, and that alone means nothing.
 const FAILURES_TO_OPEN: u32 = 3;
 /// How long Redis keeps the bytes; how long they count as fresh is in the entry.
@@ -80,6 +80,8 @@ pub enum Source {
     Miss,
     /// PostgreSQL, without asking the cache.
     Bypass,
+    /// The cache, this long after it was stored: PostgreSQL is away.
+    Stale(Duration),
 }
 
 impl Source {
@@ -89,6 +91,7 @@ impl Source {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Bypass => "bypass",
+            Self::Stale(_) => "stale",
         }
     }
 }
@@ -104,6 +107,8 @@ pub struct Slot {
     pub key: String,
     /// What it depends on.
     pub generations: Vec<Generation>,
+    /// What moves when it is withdrawn from some of those who saw it: a copy from before is not even shown as stale.
+    pub visibility: Generation,
     /// How long it counts as fresh.
     pub fresh_for: Duration,
 }
@@ -116,9 +121,7 @@ struct Redis {
     client: Client,
     connection: RwLock<ConnectionManager>,
     failures: AtomicU32,
-    /// Milliseconds since `epoch` until which reads leave Redis alone.
-    open_until: AtomicU64,
-    epoch: Instant,
+    breaker: Breaker,
 }
 
 /// The address may hold a password, and the connection cannot show itself.
@@ -135,33 +138,36 @@ impl Cache {
         let unreadable = |error| Error::internal("reading REDIS_URL", error);
         let client = Client::open(url).map_err(unreadable)?;
         let connection = RwLock::new(connection(&client).map_err(unreadable)?);
-        Ok(Self(Some(Redis {
-            client,
-            connection,
-            failures: AtomicU32::new(0),
-            open_until: AtomicU64::new(0),
-            epoch: Instant::now(),
-        })))
+        Ok(Self(Some(Redis { client, connection, failures: AtomicU32::new(0), breaker: Breaker::default() })))
     }
 
-    /// The entry of a slot, or what `load` brings, which is then stored.
+    /// The entry of a slot, or what `load` brings, which is then stored. Where that is unavailable, the entry as it is.
     pub async fn read_through(
         &self,
         slot: &Slot,
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<(Document, Source), Error> {
-        let Some(redis) = self.0.as_ref().filter(|redis| !redis.is_open()) else {
+        let Some(redis) = self.0.as_ref().filter(|redis| redis.breaker.admits()) else {
             return Ok((load.await?, Source::Bypass));
         };
         let Some(found) = redis.look_up(slot).await else {
             return Ok((load.await?, Source::Bypass));
         };
-        if let Some(document) = found.document {
-            return Ok((document, Source::Hit));
+        let copy = match found.copy {
+            Some(Copy { document, is_current: true, .. }) => return Ok((document, Source::Hit)),
+            copy => copy,
+        };
+        match (load.await, copy) {
+            (Ok(document), _) => {
+                redis.store(slot, &found.seen, &document).await;
+                Ok((document, Source::Miss))
+            }
+            (Err(error @ Error::Unavailable { .. }), Some(Copy { document, age, .. })) => {
+                tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");
+                Ok((document, Source::Stale(age)))
+            }
+            (Err(error), _) => Err(error),
         }
-        let document = load.await?;
-        redis.store(slot, &found.seen, &document).await;
-        Ok((document, Source::Miss))
     }
 
     /// Makes void whatever was stored under these generations. Called after the commit, before the answer.
@@ -181,36 +187,43 @@ impl Cache {
     }
 }
 
-/// What a look-up found: the generations as they are now (empty where there is none), and the entry if it is good.
+/// What a look-up found: the generations as they are now (empty where there is none), and the entry if it may be shown.
 struct Found {
     seen: Vec<Vec<u8>>,
-    document: Option<Document>,
+    copy: Option<Copy>,
+}
+
+/// An entry that may be shown.
+#[derive(Debug, PartialEq, Eq)]
+struct Copy {
+    document: Document,
+    /// Fresh, and nothing that it depends on has moved: as good as what PostgreSQL would say.
+    is_current: bool,
+    age: Duration,
+}
+
+impl Slot {
+    /// All that the entry depends on; the visibility comes last.
+    fn dependencies(&self) -> impl Iterator<Item = &String> {
+        self.generations.iter().chain([&self.visibility]).map(|Generation(key)| key)
+    }
 }
 
 impl Redis {
-    fn is_open(&self) -> bool {
-        self.now() < self.open_until.load(Ordering::Relaxed)
-    }
-
-    fn now(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
-    }
-
     async fn look_up(&self, slot: &Slot) -> Option<Found> {
         let commands = || {
             let mut pipeline = redis::pipe();
             let command = pipeline.cmd("MGET");
-            for Generation(key) in &slot.generations {
+            for key in slot.dependencies().chain([&slot.key]) {
                 command.arg(key);
             }
-            command.arg(&slot.key);
             pipeline
         };
         let (mut values,): (Vec<Option<Vec<u8>>>,) = self.step("read", commands).await?;
         let entry = values.pop().flatten();
         let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
-        let document = entry.and_then(|entry| open(entry, &seen, unix_millis()));
-        Some(Found { seen, document })
+        let copy = entry.and_then(|entry| open(entry, &seen, unix_millis()));
+        Some(Found { seen, copy })
     }
 
     async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
@@ -218,10 +231,9 @@ impl Redis {
         let current = |seen: &Vec<u8>| read_generation(seen).map_or_else(new_generation, str::to_owned);
         let generations: Vec<String> = seen.iter().map(current).collect();
         let jitter = 1.0 - rand::rng().random_range(0.0..=JITTER);
-        let until = unix_millis() + slot.fresh_for.mul_f64(jitter).as_millis() as u64;
-        let entry = seal(document, &generations, until);
+        let entry = seal(document, &generations, unix_millis(), slot.fresh_for.mul_f64(jitter));
         let commands = || {
-            let keys: Vec<&String> = slot.generations.iter().map(|Generation(key)| key).chain([&slot.key]).collect();
+            let keys: Vec<&String> = slot.dependencies().chain([&slot.key]).collect();
             let mut pipeline = redis::pipe();
             let command = pipeline.cmd("EVAL").arg(FILL).arg(keys.len()).arg(keys);
             for (seen, generation) in seen.iter().zip(&generations) {
@@ -238,6 +250,7 @@ impl Redis {
     /// A connection that died while nobody looked fails its first command and is then made anew, so a command that
     /// failed without a time-out is sent once more, made anew too: a generation must never be set a second time.
     async fn step<T: FromRedisValue>(&self, step: &'static str, commands: impl Fn() -> Pipeline) -> Option<T> {
+        let started = Instant::now();
         let work = async {
             match commands().query_async(&mut self.connection()).await {
                 Err(error) if !error.is_timeout() => commands().query_async(&mut self.connection()).await,
@@ -247,6 +260,7 @@ impl Redis {
         let (failures, error) = match timeout(STEP_LIMIT, work).await {
             Ok(Ok(value)) => {
                 self.failures.store(0, Ordering::Relaxed);
+                self.breaker.close();
                 return Some(value);
             }
             Ok(Err(error)) if error.is_timeout() => (FAILURES_TO_OPEN, error.to_string()),
@@ -255,7 +269,7 @@ impl Redis {
         };
         telemetry::count_cache_failure();
         if failures >= FAILURES_TO_OPEN {
-            self.open(step, &error);
+            self.leave_alone(step, started, &error);
         }
         None
     }
@@ -265,14 +279,13 @@ impl Redis {
     }
 
     /// Leaves Redis alone for a while, and begins with a new connection then: a silent one is never replaced by itself.
-    fn open(&self, step: &'static str, error: &str) {
-        if !self.is_open() {
+    fn leave_alone(&self, step: &'static str, since: Instant, error: &str) {
+        if self.breaker.open(since) {
             tracing::warn!(step, error, "the cache is left alone for a while");
         }
         if let Ok(fresh) = connection(&self.client) {
             *self.connection.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         }
-        self.open_until.store(self.now() + OPEN_FOR.as_millis() as u64, Ordering::Relaxed);
     }
 }
 
@@ -290,13 +303,18 @@ fn connection(client: &Client) -> Result<ConnectionManager, RedisError> {
 struct Envelope<'a> {
     #[serde(borrow)]
     generations: Vec<&'a str>,
+    stored: u64,
     until: u64,
     next: Option<String>,
 }
 
-fn seal(document: &Document, generations: &[String], until: u64) -> Vec<u8> {
-    let envelope =
-        Envelope { generations: generations.iter().map(String::as_str).collect(), until, next: document.next.clone() };
+fn seal(document: &Document, generations: &[String], now: u64, fresh_for: Duration) -> Vec<u8> {
+    let envelope = Envelope {
+        generations: generations.iter().map(String::as_str).collect(),
+        stored: now,
+        until: now + fresh_for.as_millis() as u64,
+        next: document.next.clone(),
+    };
     // A struct of strings and a number always serialises.
     let mut bytes = serde_json::to_vec(&envelope).unwrap_or_default();
     bytes.push(b'\n');
@@ -304,16 +322,21 @@ fn seal(document: &Document, generations: &[String], until: u64) -> Vec<u8> {
     bytes
 }
 
-/// The document of a stored entry, if it is whole, of these generations and still fresh. The body is not parsed.
-fn open(mut entry: Vec<u8>, generations: &[Vec<u8>], now: u64) -> Option<Document> {
+/// A stored entry, if it is whole and its visibility, the last generation, has not moved. The body is not parsed.
+fn open(mut entry: Vec<u8>, generations: &[Vec<u8>], now: u64) -> Option<Copy> {
     let end = entry.iter().position(|byte| *byte == b'\n')?;
     let body = entry.split_off(end + 1);
     let envelope: Envelope<'_> = serde_json::from_slice(entry.get(..end)?).ok()?;
-    let current = generations.iter().map(|generation| read_generation(generation));
-    if now >= envelope.until || !current.eq(envelope.generations.iter().copied().map(Some)) {
+    let current: Vec<&str> = generations.iter().map(|generation| read_generation(generation).unwrap_or("")).collect();
+    let visibility = current.last().filter(|visibility| !visibility.is_empty())?;
+    if envelope.generations.last() != Some(visibility) {
         return None;
     }
-    Some(Document { body: String::from_utf8(body).ok()?, next: envelope.next })
+    Some(Copy {
+        is_current: now < envelope.until && current == envelope.generations,
+        age: Duration::from_millis(now.saturating_sub(envelope.stored)),
+        document: Document { body: String::from_utf8(body).ok()?, next: envelope.next },
+    })
 }
 
 /// Unique, so that a generation which was evicted and made anew never revives what was stored under an old one.
@@ -338,30 +361,46 @@ mod tests {
         generations.iter().map(|generation| generation.as_bytes().to_vec()).collect()
     }
 
+    const FRESH_FOR: Duration = Duration::from_millis(100);
+
+    fn is_current(copy: Option<Copy>) -> Option<bool> {
+        copy.map(|copy| copy.is_current)
+    }
+
     #[test]
     fn an_entry_comes_back_as_it_was_stored() {
         let generations = [new_generation(), new_generation()];
         let document = Document { body: "{\"title\":\"line\\nbreak 🦀\"}\n".into(), next: Some("cursor".into()) };
-        let entry = seal(&document, &generations, 100);
-        assert_eq!(open(entry, &seen(&generations), 99), Some(document));
+        let entry = seal(&document, &generations, 1_000, FRESH_FOR);
+        let copy = Copy { document, is_current: true, age: Duration::from_millis(99) };
+        assert_eq!(open(entry, &seen(&generations), 1_099), Some(copy));
     }
 
     #[test]
-    fn an_entry_of_another_generation_or_past_its_time_is_not_used() {
+    fn an_entry_of_another_generation_or_past_its_time_is_not_current() {
         let generations = [new_generation(), new_generation()];
-        let entry = || seal(&Document::from("{}".to_owned()), &generations, 100);
-        assert!(open(entry(), &seen(&generations), 99).is_some());
-        assert_eq!(open(entry(), &seen(&generations), 100), None);
-        assert_eq!(open(entry(), &seen(&generations)[..1], 99), None);
+        let entry = || seal(&Document::from("{}".to_owned()), &generations, 1_000, FRESH_FOR);
+        assert_eq!(is_current(open(entry(), &seen(&generations), 1_099)), Some(true));
+        assert_eq!(is_current(open(entry(), &seen(&generations), 1_100)), Some(false));
         for other in [new_generation().into_bytes(), Vec::new(), b"\xff".to_vec()] {
-            assert_eq!(open(entry(), &[seen(&generations)[0].clone(), other], 99), None);
+            assert_eq!(is_current(open(entry(), &[other, seen(&generations)[1].clone()], 1_000)), Some(false));
         }
+    }
+
+    #[test]
+    fn what_was_withdrawn_is_not_shown_at_all() {
+        let generations = [new_generation(), new_generation()];
+        let entry = || seal(&Document::from("{}".to_owned()), &generations, 1_000, FRESH_FOR);
+        for other in [new_generation().into_bytes(), Vec::new(), b"\xff".to_vec()] {
+            assert_eq!(open(entry(), &[seen(&generations)[0].clone(), other], 1_000), None);
+        }
+        assert_eq!(open(entry(), &[], 1_000), None);
     }
 
     #[test]
     fn garbage_is_a_miss() {
         let generations = [new_generation()];
-        let mut torn = seal(&Document::from("{}".to_owned()), &generations, 100);
+        let mut torn = seal(&Document::from("{}".to_owned()), &generations, 1, FRESH_FOR);
         torn.push(0xff);
         for garbage in [&b""[..], b"\n", b"{}\n{}", b"\xff\xfe", &torn] {
             assert_eq!(open(garbage.to_vec(), &seen(&generations), 1), None);

@@ -138,6 +138,11 @@ pub fn generation() -> Generation {
     Generation("lectern:v1:{courses}:g".to_owned())
 }
 
+/// What moves when any course is published, unpublished or archived.
+pub fn visibility() -> Generation {
+    Generation("lectern:v1:{courses}:visibility".to_owned())
+}
+
 /// A page of the published courses, for anybody.
 pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source), Error> {
     let limit = page::limit(query.limit)?;
@@ -148,6 +153,7 @@ pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source)
     let slot = Slot {
         key: format!("lectern:v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
         generations: vec![generation()],
+        visibility: visibility(),
         fresh_for: FRESH_FOR,
     };
     app.cache.read_through(&slot, load_published(app, sort, &list, difficulty, cursor, limit)).await

@@ -5,12 +5,16 @@
 //! | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
 //! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
 //! | `REDIS_URL` | none: no cache | `redis://host:port/number` |
+//! | `PARKING_TABLE` | none: nothing is parked | the `DynamoDB` table that takes progress while PostgreSQL is away |
+//! | `AWS_ENDPOINT_URL_DYNAMODB` | that of the region | another endpoint for it; plain `http` is taken for an emulator |
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
 //! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
 //! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
 //! | `GRACEFUL_SHUTDOWN` | `false` | `true` closes connections on SIGTERM; costs the registration of an extension |
 
 use std::{fmt, time::Duration};
+
+use lambda_http::http::Uri;
 
 use crate::telemetry::LogSettings;
 
@@ -30,6 +34,8 @@ pub struct Config {
     pub database_budget: Duration,
     /// Where Redis is; without it nothing is cached.
     pub redis_url: Option<String>,
+    /// Where progress is parked; without it none is.
+    pub parking: Option<Parking>,
     /// How old an event may be when it is accepted, in days.
     pub progress_max_event_age_days: u32,
     /// The claim that lists the caller's groups.
@@ -40,6 +46,15 @@ pub struct Config {
     pub graceful_shutdown: bool,
 }
 
+/// Where progress waits while PostgreSQL is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parking {
+    /// The `DynamoDB` table.
+    pub table: String,
+    /// Where `DynamoDB` is, if not where the region has it.
+    pub endpoint: Option<String>,
+}
+
 impl Config {
     /// All defaults, for one database and without a cache.
     pub fn for_database(url: &str) -> Self {
@@ -48,6 +63,7 @@ impl Config {
             database_connections: 1,
             database_budget: UNIT_OF_WORK,
             redis_url: None,
+            parking: None,
             progress_max_event_age_days: 30,
             groups_claim: "cognito:groups".to_owned(),
             slow_statement: Duration::from_secs(1),
@@ -75,11 +91,17 @@ impl Config {
         if redis_url.as_deref().is_some_and(|url| redis::parse_redis_url(url).is_none()) {
             env.problem("REDIS_URL", "is not a Redis URL");
         }
+        let endpoint = env.text("AWS_ENDPOINT_URL_DYNAMODB");
+        if endpoint.as_deref().is_some_and(|url| !url.parse::<Uri>().is_ok_and(|url| url.scheme().is_some())) {
+            env.problem("AWS_ENDPOINT_URL_DYNAMODB", "is not a URL");
+        }
+        let parking = env.text("PARKING_TABLE").map(|table| Parking { table, endpoint });
         let defaults = Self::for_database(&database_url);
         let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
         let config = Self {
             database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
             redis_url,
+            parking,
             progress_max_event_age_days: env.number(
                 "PROGRESS_MAX_EVENT_AGE_DAYS",
                 defaults.progress_max_event_age_days,
@@ -114,6 +136,7 @@ impl fmt::Debug for Config {
             .field("database_url", &"[redacted]")
             .field("database_connections", &self.database_connections)
             .field("redis_url", &self.redis_url.as_ref().map(|_| "[redacted]"))
+            .field("parking", &self.parking)
             .field("progress_max_event_age_days", &self.progress_max_event_age_days)
             .field("groups_claim", &self.groups_claim)
             .finish_non_exhaustive()
@@ -177,12 +200,19 @@ mod tests {
         let error = config(&[
             ("DATABASE_URL", "secret"),
             ("REDIS_URL", "secret"),
+            ("AWS_ENDPOINT_URL_DYNAMODB", "secret"),
             ("PROGRESS_MAX_EVENT_AGE_DAYS", "0"),
             ("GRACEFUL_SHUTDOWN", "yes"),
         ])
         .unwrap_err()
         .to_string();
-        for name in ["DATABASE_URL", "REDIS_URL", "PROGRESS_MAX_EVENT_AGE_DAYS", "GRACEFUL_SHUTDOWN"] {
+        for name in [
+            "DATABASE_URL",
+            "REDIS_URL",
+            "AWS_ENDPOINT_URL_DYNAMODB",
+            "PROGRESS_MAX_EVENT_AGE_DAYS",
+            "GRACEFUL_SHUTDOWN",
+        ] {
             assert!(error.contains(name), "{error}");
         }
         assert!(!error.contains("secret"), "{error}");
@@ -191,7 +221,7 @@ mod tests {
     #[test]
     fn defaults_need_nothing_but_a_database() {
         let config = config(&[DATABASE, ("REDIS_URL", "")]).unwrap();
-        assert_eq!((config.database_connections, config.redis_url.as_deref()), (1, None));
+        assert_eq!((config.database_connections, config.redis_url.as_deref(), config.parking), (1, None, None));
         assert_eq!(config.progress_max_event_age_days, 30);
     }
 

@@ -198,11 +198,17 @@ pub fn generation(course: Uuid) -> Generation {
     Generation(format!("lectern:v1:{{course:{course}}}:g"))
 }
 
+/// What moves when a course is published, unpublished or archived.
+pub fn visibility(course: Uuid) -> Generation {
+    Generation(format!("lectern:v1:{{course:{course}}}:visibility"))
+}
+
 /// A published course's outline, for anybody.
 pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Error> {
     let slot = Slot {
         key: format!("lectern:v1:{{course:{course}}}:outline"),
         generations: vec![generation(course)],
+        visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,
     };
     let load = async {

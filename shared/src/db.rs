@@ -5,6 +5,7 @@
 //! * Statements go out unnamed, with their parameter types: one round trip, cold or warm, and nothing that would pin a
 //!   connection of RDS Proxy. Time limits of the server belong on the database role, not in `set`.
 //! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
+//! * A server that said nothing is taken as away for a while: who comes then is told at once.
 
 use std::{
     str::FromStr,
@@ -12,7 +13,7 @@ use std::{
 };
 
 use deadpool_postgres::{
-    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Timeouts,
+    Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
 };
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
@@ -22,7 +23,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{config::Config, error::Error, telemetry};
+use crate::{breaker::Breaker, config::Config, error::Error, telemetry};
 
 /// Opening a connection takes milliseconds; one that takes longer will not come in time to be of use.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_000);
@@ -32,6 +33,8 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 const CHECK_LIMIT: Duration = Duration::from_millis(250);
 /// An idle connection older than this is not worth asking: proxies and firewalls will have dropped it.
 const DISCARDED_IDLE: Duration = Duration::from_secs(240);
+/// Asking whether the server is there takes a connection and a round trip.
+const PROBE_LIMIT: Duration = Duration::from_secs(1);
 /// How often a transaction that lost against another is tried again.
 const CONFLICT_RETRIES: u32 = 3;
 
@@ -56,12 +59,16 @@ pub enum Repeat {
     Unsafe,
 }
 
+/// What can be asked of any server.
+const PROBE: Statement = Statement { name: "database.probe", sql: "select 1" };
+
 /// The database.
 #[derive(Debug)]
 pub struct Database {
     pool: Pool,
     budget: Duration,
     slow: Duration,
+    breaker: Breaker,
 }
 
 impl Database {
@@ -79,14 +86,15 @@ impl Database {
             .max_size(config.database_connections)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
-                wait: Some(config.database_budget),
+                // Whoever waits has a deadline of their own; see `checkout`.
+                wait: None,
                 create: Some(CONNECT_LIMIT),
                 recycle: Some(CHECK_LIMIT),
             })
             .pre_recycle(Hook::async_fn(|client, metrics| Box::pin(check_idle(client, metrics.last_used()))))
             .build()
             .map_err(|error| Error::internal("making the pool", error))?;
-        Ok(Self { pool, budget: config.database_budget, slow: config.slow_statement })
+        Ok(Self { pool, budget: config.database_budget, slow: config.slow_statement, breaker: Breaker::default() })
     }
 
     /// Runs one statement as a unit of work and returns its rows.
@@ -115,7 +123,7 @@ impl Database {
                 FailureKind::Unreachable => attempt == 1,
                 FailureKind::Lost => attempt == 1 && repeat == Repeat::Safe,
                 FailureKind::Contention => attempt <= CONFLICT_RETRIES,
-                FailureKind::TimedOut | FailureKind::Constraint | FailureKind::Fault => false,
+                FailureKind::Away | FailureKind::TimedOut | FailureKind::Constraint | FailureKind::Fault => false,
             };
             if !again || Instant::now() >= deadline {
                 return Err(failure);
@@ -149,6 +157,19 @@ impl Database {
         params: &[Param<'_>],
         deadline: Instant,
     ) -> Result<Vec<Row>, Failure> {
+        if !self.breaker.admits() {
+            return Err(Failure::new(FailureKind::Away, statement.name, None, "the server said nothing a moment ago"));
+        }
+        self.attempt_anyway(statement, params, deadline).await
+    }
+
+    /// An attempt that does not ask the breaker, but tells it.
+    async fn attempt_anyway(
+        &self,
+        statement: Statement,
+        params: &[Param<'_>],
+        deadline: Instant,
+    ) -> Result<Vec<Row>, Failure> {
         let connection = self.checkout(statement.name, deadline).await?;
         let result = self.timed(statement, deadline, connection.query_typed(statement.sql, params)).await;
         if result.as_ref().is_err_and(Failure::spoils_connection) {
@@ -157,13 +178,28 @@ impl Database {
         result
     }
 
+    /// Whether the server answers right now, whatever was the matter a moment ago.
+    pub async fn is_there(&self) -> bool {
+        self.attempt_anyway(PROBE, &[], Instant::now() + PROBE_LIMIT).await.is_ok()
+    }
+
     async fn checkout(&self, name: &'static str, deadline: Instant) -> Result<Object, Failure> {
         let started = Instant::now();
         let left = deadline.saturating_duration_since(started);
         let result = match timeout(left, self.pool.get()).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(PoolError::Backend(error))) => Err(Failure::connecting(name, error)),
-            Ok(Err(error)) => Err(Failure::new(FailureKind::Unreachable, name, None, error)),
+            Ok(Err(PoolError::Backend(error))) => {
+                // It refused, so it is not silent.
+                self.breaker.close();
+                Err(Failure::connecting(name, error))
+            }
+            Ok(Err(error)) => {
+                if matches!(error, PoolError::Timeout(TimeoutType::Create)) {
+                    self.fell_silent(started);
+                }
+                Err(Failure::new(FailureKind::Unreachable, name, None, error))
+            }
+            // All connections are in use; what the server does is for those to say that use them.
             Err(error) => Err(Failure::new(FailureKind::TimedOut, name, None, error)),
         };
         telemetry::count_pool_wait(started.elapsed());
@@ -179,9 +215,14 @@ impl Database {
     ) -> Result<T, Failure> {
         let started = Instant::now();
         let result = match timeout(deadline.saturating_duration_since(started), work).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(Failure::of(statement.name, error)),
-            Err(error) => Err(Failure::new(FailureKind::TimedOut, statement.name, None, error)),
+            Ok(answer) => {
+                self.breaker.close();
+                answer.map_err(|error| Failure::of(statement.name, error))
+            }
+            Err(error) => {
+                self.fell_silent(started);
+                Err(Failure::new(FailureKind::TimedOut, statement.name, None, error))
+            }
         };
         let took = started.elapsed();
         telemetry::count_statement(took);
@@ -194,6 +235,12 @@ impl Database {
             );
         }
         result
+    }
+
+    fn fell_silent(&self, since: Instant) {
+        if self.breaker.open(since) {
+            tracing::warn!("PostgreSQL does not answer and is taken as away for a while");
+        }
     }
 
     /// A connection for a transaction of several statements, each bounded by `deadline`.
@@ -268,6 +315,8 @@ async fn check_idle(client: &mut deadpool_postgres::ClientWrapper, idle: Duratio
 /// What a failure means for whoever asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
+    /// Nobody asked, because the server said nothing to others a moment ago.
+    Away,
     /// There was no connection: nothing was sent.
     Unreachable,
     /// The connection went away meanwhile: nobody knows what took effect.
@@ -285,6 +334,7 @@ pub enum FailureKind {
 impl FailureKind {
     fn name(self) -> &'static str {
         match self {
+            Self::Away => "away",
             Self::Unreachable => "unreachable",
             Self::Lost => "lost",
             Self::TimedOut => "timed_out",
@@ -354,9 +404,11 @@ impl Failure {
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
         match failure.kind {
-            FailureKind::Unreachable | FailureKind::Lost | FailureKind::TimedOut | FailureKind::Contention => {
-                Self::unavailable("PostgreSQL", failure)
-            }
+            FailureKind::Away
+            | FailureKind::Unreachable
+            | FailureKind::Lost
+            | FailureKind::TimedOut
+            | FailureKind::Contention => Self::unavailable("PostgreSQL", failure),
             FailureKind::Constraint | FailureKind::Fault => Self::internal("PostgreSQL", failure),
         }
     }
@@ -371,11 +423,12 @@ pub fn column<'a, T: tokio_postgres::types::FromSql<'a>>(row: &'a Row, name: &st
 fn classify(code: Option<&SqlState>) -> FailureKind {
     let Some(code) = code else { return FailureKind::Lost };
     match (code.code().get(..2).unwrap_or_default(), code) {
-        // Shut down, crashed, starting up; a read-only server is the old primary after a failover.
+        // Shut down, crashed, starting up; a read-only server is the old primary after a failover; a server in trouble
+        // with its own files or memory may be replaced by one that is not.
         (_, &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN | &SqlState::CANNOT_CONNECT_NOW)
         | (_, &SqlState::IDLE_SESSION_TIMEOUT | &SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT)
         | (_, &SqlState::READ_ONLY_SQL_TRANSACTION)
-        | ("08", _) => FailureKind::Lost,
+        | ("08" | "58" | "F0" | "XX", _) => FailureKind::Lost,
         (_, &SqlState::QUERY_CANCELED) => FailureKind::TimedOut,
         (
             _,
@@ -402,6 +455,8 @@ mod tests {
             ("57P05", FailureKind::Lost),
             ("25P03", FailureKind::Lost),
             ("25006", FailureKind::Lost),
+            ("58030", FailureKind::Lost),
+            ("XX000", FailureKind::Lost),
             ("57014", FailureKind::TimedOut),
             ("40001", FailureKind::Contention),
             ("40P01", FailureKind::Contention),

@@ -169,6 +169,9 @@ pub mod reason {
         LESSON_NOT_FOUND = "lesson_not_found", "There is no such lesson, or it is not visible to you.";
         /// The section is not there for the caller.
         SECTION_NOT_FOUND = "section_not_found", "There is no such section, or it is not visible to you.";
+        /// The submission is not there for the caller.
+        SUBMISSION_NOT_FOUND = "submission_not_found",
+            "There is no such submission of yours, or it was finished long ago.";
         /// There is no progress to show.
         NOT_ENROLLED = "not_enrolled", "You are not enrolled in this course.";
         /// The template routes something here that no function answers.

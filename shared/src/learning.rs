@@ -116,6 +116,7 @@ pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Docume
             if caller.admin { ":admin" } else { "" }
         ),
         generations: vec![courses::generation(course), generation(&caller.user, course)],
+        visibility: courses::visibility(course),
         fresh_for: SUMMARY_FRESH_FOR,
     };
     let load = async {

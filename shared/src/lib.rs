@@ -1,10 +1,10 @@
 //! What Lectern's functions share.
 //!
 //! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
-//!   [`generation`] (create), [`publication`] (change), [`enrollments`], [`progress`] (write), [`learning`] (read),
-//!   [`analytics`].
-//! * Infrastructure, which knows no noun: [`db`], [`cache`], [`http`], [`invocation`], [`auth`], [`body`], [`page`],
-//!   [`telemetry`], [`config`], [`migrations`].
+//!   [`generation`] (create), [`publication`] (change), [`enrollments`], [`progress`] (write), [`submissions`] (written while
+//!   PostgreSQL is away), [`learning`] (read), [`analytics`], [`ledger`].
+//! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
+//!   [`auth`], [`body`], [`page`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
 //!
 //! Nouns use infrastructure, never the other way round; functions use nouns and never each other.
@@ -14,6 +14,7 @@ pub mod analytics;
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod breaker;
 pub mod cache;
 pub mod catalogue;
 pub mod config;
@@ -22,12 +23,16 @@ pub mod db;
 pub mod enrollments;
 pub mod error;
 pub mod generation;
+pub mod gzip;
 pub mod http;
 pub mod ids;
 pub mod invocation;
 pub mod learning;
+pub mod ledger;
 pub mod migrations;
 pub mod page;
+pub mod parking;
 pub mod progress;
 pub mod publication;
+pub mod submissions;
 pub mod telemetry;

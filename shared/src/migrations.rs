@@ -54,6 +54,9 @@ pub const ALL: &[Migration] = migrations![
     "V4__reading_rules",
     "V5__record_progress",
     "V6__index_popular_courses",
+    "V7__ledger_retention",
+    "V8__record_parked_progress",
+    "V9__index_ledger_by_age",
 ];
 
 impl Migration {
@@ -155,6 +158,20 @@ async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> R
     Ok(Applied { applied, version: newest.max(migrations.last().map_or(0, Migration::version)) })
 }
 
+/// Drops what an interrupted concurrent build of an index of this file has left: nobody reads by it, and `if not exists`
+/// would pass it over.
+async fn drop_unfinished_indexes(client: &tokio_postgres::Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+    let unfinished = "select pg_class.relname as name from pg_index join pg_class on pg_class.oid = pg_index.indexrelid
+        where not pg_index.indisvalid and pg_class.relnamespace = current_schema()::regnamespace";
+    for row in client.query(unfinished, &[]).await? {
+        let name: String = row.try_get("name")?;
+        if sql.contains(&format!(" {name} ")) {
+            client.batch_execute(&format!("drop index concurrently if exists {name}")).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Applies one migration; tries again when others hold its locks, rather than make everybody queue behind it.
 async fn apply_one(client: &tokio_postgres::Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
     let record = format!(
@@ -167,6 +184,7 @@ async fn apply_one(client: &tokio_postgres::Client, migration: &Migration) -> Re
     loop {
         let started = Instant::now();
         let result = if migration.sql.starts_with(NO_TRANSACTION) {
+            drop_unfinished_indexes(client, migration.sql).await?;
             client.batch_execute(migration.sql).await
         } else {
             client.batch_execute(&format!("begin;\n{}\n{record};\ncommit;", migration.sql)).await

@@ -1,9 +1,10 @@
 //! Recording what learners did, and resetting it. The two writes themselves are functions in `migrations/`, because
 //! only statements that follow a lock see what was committed while they waited for it.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -13,7 +14,7 @@ use crate::{
     app::App,
     auth::Caller,
     body::{self, Node},
-    db::{Param, Repeat, Statement, column},
+    db::{Failure, Param, Repeat, Statement, column},
     enrollments::CLOCK_SKEW,
     error::{Error, reason},
     ids, learning,
@@ -28,20 +29,28 @@ const MOST_SECONDS: i32 = 86_400;
 
 const RECORD: Statement = Statement {
     name: "progress.record",
-    sql: "select * from record_progress_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+    sql: "select * from record_progress_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
 };
 
 const RESET: Statement =
     Statement { name: "progress.reset", sql: "select access, enrolled from reset_progress_v1($1, $2, $3, $4)" };
 
+/// How long a request waits for PostgreSQL before its batch is parked instead. A batch takes milliseconds, and the client
+/// also has to wait for what follows.
+const REQUEST_BUDGET: Duration = Duration::from_millis(1_800);
+
 /// One thing that a learner did.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ProgressEvent {
     /// The learner's `sub`.
+    #[serde(rename = "userId")]
     pub user: String,
     /// By which the event is known together with the user.
+    #[serde(rename = "eventId")]
     pub id: Uuid,
     /// Where.
+    #[serde(rename = "sectionId")]
     pub section: Uuid,
     /// Seconds.
     pub time_spent: i32,
@@ -195,12 +204,22 @@ pub struct Recorded {
     pub rejected: i32,
 }
 
+/// On which occasion a batch is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// Its sender waits.
+    Request,
+    /// It was accepted while PostgreSQL was away, and may take this long now.
+    Replay(Duration),
+}
+
 /// Records a batch in one round trip; good items are applied together, the others are told one by one.
 pub async fn record(
     app: &App,
     caller: &Caller,
     events: &[ProgressEvent],
     accepted_at: DateTime<Utc>,
+    occasion: Occasion,
 ) -> Result<Recorded, Error> {
     let users: Vec<&str> = events.iter().map(|event| event.user.as_str()).collect();
     let event_ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
@@ -210,7 +229,11 @@ pub async fn record(
     let occurrences: Vec<Option<DateTime<Utc>>> = events.iter().map(|event| event.occurred_at).collect();
     let oldest = accepted_at - TimeDelta::days(app.config.progress_max_event_age_days.into());
     let newest = accepted_at + CLOCK_SKEW;
-    let params: [Param<'_>; 10] = [
+    let (was_parked, budget) = match occasion {
+        Occasion::Request => (false, REQUEST_BUDGET.min(app.config.database_budget)),
+        Occasion::Replay(budget) => (true, budget),
+    };
+    let params: [Param<'_>; 11] = [
         (&users, Type::TEXT_ARRAY),
         (&event_ids, Type::UUID_ARRAY),
         (&sections, Type::UUID_ARRAY),
@@ -221,19 +244,21 @@ pub async fn record(
         (&oldest, Type::TIMESTAMPTZ),
         (&newest, Type::TIMESTAMPTZ),
         (&caller.service, Type::BOOL),
+        (&was_parked, Type::BOOL),
     ];
     // The ledger makes a second run of the same batch harmless.
-    let row = app.db.query_one(RECORD, &params, Repeat::Safe).await?;
-    let learners: Vec<&str> = column(&row, "counted_users")?;
-    let courses: Vec<Uuid> = column(&row, "counted_courses")?;
+    let rows = app.db.query_within(budget, RECORD, &params, Repeat::Safe).await?;
+    let row = rows.first().ok_or_else(|| Failure::fault(RECORD.name, "no row"))?;
+    let learners: Vec<&str> = column(row, "counted_users")?;
+    let courses: Vec<Uuid> = column(row, "counted_courses")?;
     let generations: Vec<_> =
         learners.into_iter().zip(courses).map(|(user, course)| learning::generation(user, course)).collect();
     app.cache.bump(&generations).await;
     Ok(Recorded {
-        body: column(&row, "answer")?,
-        recorded: column(&row, "recorded")?,
-        duplicates: column(&row, "duplicates")?,
-        rejected: column(&row, "rejected")?,
+        body: column(row, "answer")?,
+        recorded: column(row, "recorded")?,
+        duplicates: column(row, "duplicates")?,
+        rejected: column(row, "rejected")?,
     })
 }
 

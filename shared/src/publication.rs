@@ -144,12 +144,16 @@ pub async fn update(
         Err(failure) => Err(failure.into()),
     };
     // After a failure too: it may have taken effect without our hearing of it. Who then reads again must see it.
-    bump(app, course).await;
+    bump(app, course, changes.status.is_some()).await;
     answer
 }
 
-async fn bump(app: &App, course: Uuid) {
-    app.cache.bump(&[courses::generation(course), catalogue::generation()]).await;
+async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
+    let mut generations = vec![courses::generation(course), catalogue::generation()];
+    if is_visibility_changed {
+        generations.extend([courses::visibility(course), catalogue::visibility()]);
+    }
+    app.cache.bump(&generations).await;
 }
 
 /// Archives a course: it leaves the catalogue, and those who are enrolled go on.
@@ -181,7 +185,7 @@ pub async fn archive(
         Err(failure) => Err(failure.into()),
     };
     // As in `update`.
-    bump(app, course).await;
+    bump(app, course, true).await;
     answer
 }
 

@@ -158,8 +158,12 @@ async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
     let lectern = Lectern::start().await;
     let cache = Cache::new(lectern.app().config.redis_url.as_deref()).unwrap();
     let generation = Generation("{race}:g".to_owned());
-    let slot =
-        Slot { key: "{race}:v".to_owned(), generations: vec![generation.clone()], fresh_for: Duration::from_secs(60) };
+    let slot = Slot {
+        key: "{race}:v".to_owned(),
+        generations: vec![generation.clone()],
+        visibility: Generation("{race}:visibility".to_owned()),
+        fresh_for: Duration::from_secs(60),
+    };
     let load = async |body: &str| Ok::<_, Error>(Document::from(body.to_owned()));
     // Both with a generation that nobody has set yet and with one that is there.
     for there in [false, true] {

@@ -286,7 +286,7 @@ async fn an_enrollment_made_while_a_batch_waits_for_its_locks_is_not_written_unl
     let waiting = alice.record(&batch);
     let meanwhile = async {
         let blocked = "select count(*) from pg_stat_activity where wait_event_type = 'Lock'
-            and datname = current_database() and query like '%record_progress_v1%'";
+            and datname = current_database() and query like '%record_progress_v%'";
         while lectern.fetch(blocked).await == "0" {
             tokio::task::yield_now().await;
         }

@@ -944,6 +944,8 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
         ("GET /courses/{courseId}/progress", [404, 404, 404, 404, 404]),
         ("GET /lessons/{lessonId}/progress", [404, 404, 404, 404, 404]),
         ("GET /me/courses", [200, 200, 200, 200, 200]),
+        // Nobody here has parked anything.
+        ("GET /progress/submissions/{submissionId}", [404, 404, 404, 404, 404]),
         ("GET /courses/{courseId}/analytics", [403, 403, 200, 403, 200]),
     ]);
     let routes = routes();
@@ -965,6 +967,7 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
             ("PATCH /courses/{courseId}" | "DELETE /courses/{courseId}" | "GET /courses/{courseId}/analytics", _) => {
                 "not_owner"
             }
+            ("GET /progress/submissions/{submissionId}", _) => "submission_not_found",
             _ => "not_enrolled",
         };
         assert_eq!(answer.status.as_u16(), status, "{role}: {key} {}", answer.text);
@@ -1526,13 +1529,15 @@ fn routes() -> Vec<Route> {
     template.functions.into_iter().flat_map(|function| function.routes).collect()
 }
 
-/// A route's path for a course; its first lesson and section stand for the others.
+/// A route's path for a course; its first lesson and section stand for the others, and its own id for a submission that
+/// does not exist.
 fn path(route: &Route, course: &Course) -> String {
     let path = route
         .path
         .replace("{courseId}", &course.id)
         .replace("{lessonId}", course.lessons.first().map_or("", String::as_str))
-        .replace("{sectionId}", course.sections.first().map_or("", String::as_str));
+        .replace("{sectionId}", course.sections.first().map_or("", String::as_str))
+        .replace("{submissionId}", &course.id);
     assert!(!path.contains('{'), "what does {path} name?");
     path
 }
@@ -1568,6 +1573,8 @@ fn not_found_code(route: &Route) -> &'static str {
         "course_not_found"
     } else if route.path.contains("{lessonId}") {
         "lesson_not_found"
+    } else if route.path.contains("{submissionId}") {
+        "submission_not_found"
     } else {
         "section_not_found"
     }
@@ -1606,6 +1613,7 @@ fn discreet(answer: &Answer) {
         "relation",
         "duplicate key",
         "redis",
+        "dynamo",
         ".rs",
         "/root",
         "/tmp",

@@ -1,6 +1,6 @@
-//! Features of Lectern, tested over HTTP against a real server, a real PostgreSQL and a real Redis.
+//! Features of Lectern, tested over HTTP against a real server, PostgreSQL and Redis, and a stand-in for `DynamoDB`.
 //!
-//! `make test` starts the two servers; without them every test fails.
+//! `make test` starts the servers; without them every test fails.
 
 #![expect(clippy::expect_used, clippy::unwrap_used, reason = "a test that cannot go on stops where it stands")]
 
@@ -10,7 +10,9 @@ mod caching;
 mod enrolling;
 mod exactness;
 mod hostile;
+mod ledger;
 mod migrations;
+mod parking;
 mod real_input;
 mod recording;
 mod resilience;

@@ -12,11 +12,16 @@ use chrono::Utc;
 use local::{
     api::Api,
     authorizer::{Authorizer, Grant, SigningKey},
+    services::dynamodb,
     template::Template,
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use shared::{app::App, config::Config, migrations};
+use shared::{
+    app::App,
+    config::{Config, Parking},
+    migrations,
+};
 use tokio::{net::TcpListener, sync::OnceCell};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -83,6 +88,16 @@ fn redis() -> String {
     format!("{}/{}", required("LECTERN_TEST_REDIS_URL").trim_end_matches('/'), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// A parking table that no other test uses.
+async fn parking() -> Parking {
+    let parking = Parking {
+        table: format!("parking-{}", Uuid::now_v7().simple()),
+        endpoint: Some(required("LECTERN_TEST_DYNAMODB_URL")),
+    };
+    dynamodb::ensure_table(&parking).await.expect("a table");
+    parking
+}
+
 /// Far enough away.
 pub(crate) fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -108,6 +123,7 @@ impl Lectern {
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_database(&database().await);
         config.redis_url = Some(redis());
+        config.parking = Some(parking().await);
         config.database_connections = 8;
         let database = config.database_url.clone();
         change(&mut config);

@@ -4,23 +4,26 @@
 //! |---|---|---|
 //! | `GET /courses/{courseId}/progress` | enrolled, or once enrolled | 200 the summary; 401, 404 |
 //! | `GET /lessons/{lessonId}/progress` | enrolled, or once enrolled | 200 each section with its state; 401, 404 |
+//! | `GET /progress/submissions/{submissionId}` | its sender | 200 what became of a parked batch; 401, 404 |
 //! | `GET /me/courses?limit&cursor` | any token | 200 a page of active enrollments; 400, 401 |
 
 use std::sync::Arc;
 
+use chrono::Utc;
 use shared::{
     app::App,
     auth::Caller,
     error::{Error, reason},
     http::{self, Audience, Request},
-    learning,
+    learning, submissions,
 };
 
-/// Answers the three routes.
+/// Answers the four routes.
 pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
     match http::route(&request) {
         "GET /courses/{courseId}/progress" => summary(&app, &request).await,
         "GET /lessons/{lessonId}/progress" => lesson(&app, &request).await,
+        "GET /progress/submissions/{submissionId}" => submission(&app, &request).await,
         "GET /me/courses" => my_courses(&app, &request).await,
         _ => Err(Error::NotFound(reason::ROUTE_NOT_FOUND)),
     }
@@ -38,6 +41,13 @@ async fn lesson(app: &App, request: &Request) -> http::Result {
     let lesson = http::path_id(request, "lessonId", reason::LESSON_NOT_FOUND)?;
     let lesson = learning::lesson(app, &caller, lesson).await?;
     Ok(http::found(request, Audience::Caller, lesson))
+}
+
+async fn submission(app: &App, request: &Request) -> http::Result {
+    let caller = Caller::of(app, request)?;
+    let id = http::path_id(request, "submissionId", reason::SUBMISSION_NOT_FOUND)?;
+    let status = submissions::status(app, &caller, id, Utc::now()).await?;
+    Ok(http::found(request, Audience::Caller, status))
 }
 
 async fn my_courses(app: &App, request: &Request) -> http::Result {

@@ -1,0 +1,359 @@
+//! Batches of progress that came while PostgreSQL was away: parked, replayed, and what became of them.
+//!
+//! A submission is applied by the code that records any batch. Every crash in between leads to applying it again, which
+//! the ledger makes harmless: the events that had counted are duplicates.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures_util::{StreamExt, future, stream};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
+use uuid::Uuid;
+
+use crate::{
+    app::App,
+    auth::Caller,
+    cache::{Document, Source},
+    error::{Error, reason},
+    ids,
+    ledger::{self, LONGEST_PARKING},
+    parking::{Outcome, Parking, SHARDS, Submission},
+    progress::{self, Occasion, ProgressEvent, Recorded},
+    telemetry,
+};
+
+/// Applied submissions can be asked for so long.
+const KEEP_APPLIED: TimeDelta = TimeDelta::days(7);
+/// Rejected ones longer: somebody has to look at them.
+const KEEP_REJECTED: TimeDelta = TimeDelta::days(30);
+/// Nobody asks for a canary.
+const KEEP_CANARY: TimeDelta = TimeDelta::days(1);
+/// A submission that has waited longer is warned of: replay runs every minute.
+const LONG_WAIT: TimeDelta = TimeDelta::hours(1);
+/// How long one batch may take to replay: nobody waits for it, and it may have been parked because it takes long.
+const REPLAY_BUDGET: Duration = Duration::from_secs(10);
+/// So many are under way at once, one in PostgreSQL and the others in `DynamoDB`.
+const LANES: usize = 8;
+/// Submissions that are read at a time from each shard.
+const PAGE: i32 = 25;
+/// What was tried so often comes after all others, so that it cannot hold them up.
+const TROUBLESOME: u32 = 2;
+/// Troublesome ones that one run remembers for its end.
+const MOST_TROUBLESOME: usize = 500;
+/// The sender of canaries: no `sub` is empty.
+const CANARY: &str = "";
+
+/// What is parked of a batch, beside its sender.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Batch {
+    /// Whether the sender may act for others.
+    service: bool,
+    /// Parked by ourselves to prove that all of this works.
+    #[serde(default)]
+    canary: bool,
+    events: Vec<ProgressEvent>,
+}
+
+/// What became of a batch when it came in.
+#[derive(Debug)]
+pub enum Received {
+    /// PostgreSQL has it.
+    Recorded(Recorded),
+    /// `DynamoDB` has it, as this submission.
+    Parked(Uuid),
+}
+
+/// Records a batch, or parks it where PostgreSQL is away.
+pub async fn receive(
+    app: &App,
+    caller: &Caller,
+    events: Vec<ProgressEvent>,
+    accepted_at: DateTime<Utc>,
+) -> Result<Received, Error> {
+    let away = match progress::record(app, caller, &events, accepted_at, Occasion::Request).await {
+        Ok(recorded) => return Ok(Received::Recorded(recorded)),
+        Err(error @ Error::Unavailable { .. }) => error,
+        Err(error) => return Err(error),
+    };
+    let Some(parking) = &app.parking else { return Err(away) };
+    tracing::warn!(error = telemetry::chain(&away), "PostgreSQL is away: a batch is parked");
+    let batch = Batch { service: caller.service, canary: false, events };
+    Ok(Received::Parked(park(parking, &caller.user, accepted_at, &batch).await?))
+}
+
+async fn park(parking: &Parking, sender: &str, accepted_at: DateTime<Utc>, batch: &Batch) -> Result<Uuid, Error> {
+    let body = serde_json::to_vec(batch).map_err(|error| Error::internal("writing a submission", error))?;
+    let submission = Submission::new(sender, accepted_at, body);
+    parking.put(&submission).await?;
+    Ok(submission.id)
+}
+
+/// What became of a submission, for who sent it.
+pub async fn status(app: &App, caller: &Caller, id: Uuid, now: DateTime<Utc>) -> Result<(Document, Source), Error> {
+    let missing = Error::NotFound(reason::SUBMISSION_NOT_FOUND);
+    let Some(parking) = &app.parking else { return Err(missing) };
+    let status = parking.find(id, now).await?.filter(|status| status.sender == caller.user).ok_or(missing)?;
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Answer<'a> {
+        submission_id: Uuid,
+        status: &'a str,
+        accepted_at: String,
+        results: Option<&'a RawValue>,
+    }
+    let unreadable = |error| Error::internal("reading results", error);
+    let results = status.ended.as_ref().map(|(_, results)| serde_json::from_slice(results)).transpose();
+    let answer = Answer {
+        submission_id: id,
+        status: status.ended.as_ref().map_or("parked", |(outcome, _)| outcome.as_str()),
+        accepted_at: status.accepted_at.to_rfc3339_opts(SecondsFormat::Micros, true),
+        results: results.map_err(unreadable)?,
+    };
+    Ok((serde_json::to_string(&answer).map_err(unreadable)?.into(), Source::Bypass))
+}
+
+/// What a replay came to, in submissions; canaries are not counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Of which something counts now.
+    pub applied: u64,
+    /// Of which nothing can count.
+    pub rejected: u64,
+    /// That still wait.
+    pub remaining: u64,
+}
+
+impl Replayed {
+    /// As the function answers it.
+    pub fn to_json(self) -> Value {
+        json!({"applied": self.applied, "rejected": self.rejected, "remaining": self.remaining})
+    }
+}
+
+/// Applies what is parked, oldest first, until nothing waits, the deadline is near or PostgreSQL is away.
+pub async fn replay(app: &App, now: DateTime<Utc>, deadline: Instant) -> Result<Replayed, Error> {
+    let Some(parking) = &app.parking else { return Ok(Replayed::default()) };
+    let run = Run::new(app, parking, now, deadline);
+    // Where it is away, nothing of what waits is to blame.
+    run.over.store(!app.db.is_there().await, Ordering::Relaxed);
+    let canary = run.send_canary().await?;
+    run.drain().await?;
+    run.look_after(canary).await?;
+    run.tell().await
+}
+
+/// One run of the replay.
+struct Run<'a> {
+    app: &'a App,
+    parking: &'a Parking,
+    now: DateTime<Utc>,
+    deadline: Instant,
+    /// Something is away: nothing more is begun.
+    over: AtomicBool,
+    /// Not all pages were read.
+    cut: AtomicBool,
+    applied: AtomicU64,
+    rejected: AtomicU64,
+    canaries: AtomicU64,
+    left: AtomicU64,
+    /// When the oldest submission was accepted that this run had to leave, in microseconds since 1970.
+    oldest_left: AtomicI64,
+}
+
+impl<'a> Run<'a> {
+    fn new(app: &'a App, parking: &'a Parking, now: DateTime<Utc>, deadline: Instant) -> Self {
+        Self {
+            app,
+            parking,
+            now,
+            deadline,
+            over: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+            applied: AtomicU64::new(0),
+            rejected: AtomicU64::new(0),
+            canaries: AtomicU64::new(0),
+            left: AtomicU64::new(0),
+            oldest_left: AtomicI64::new(i64::MAX),
+        }
+    }
+
+    /// Goes through all shards side by side, a page of each at a time.
+    async fn drain(&self) -> Result<(), Error> {
+        let mut ends: Vec<(u8, Option<Uuid>)> = (0..SHARDS).map(|shard| (shard, None)).collect();
+        let mut troublesome = Vec::new();
+        while !ends.is_empty() {
+            let pages = ends.iter().map(|(shard, behind)| self.parking.pending(*shard, *behind, PAGE));
+            let pages = future::try_join_all(pages).await?;
+            let mut submissions = Vec::new();
+            let mut next = Vec::new();
+            for ((shard, _), page) in ends.iter().zip(pages) {
+                submissions.extend(page.submissions);
+                next.extend(page.behind.map(|id| (*shard, Some(id))));
+            }
+            ends = next;
+            let (ready, later): (Vec<_>, Vec<_>) =
+                submissions.into_iter().partition(|submission| submission.attempts < TROUBLESOME);
+            troublesome.extend(later);
+            self.replay_all(ready, LANES).await;
+            let is_full = troublesome.len() >= MOST_TROUBLESOME;
+            if !ends.is_empty() && (self.is_over() || is_full) {
+                self.cut.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+        // One by one: they may hold what others wait for.
+        self.replay_all(troublesome, 1).await;
+        Ok(())
+    }
+
+    /// Replays submissions, oldest first, so many at once.
+    async fn replay_all(&self, mut submissions: Vec<Submission>, lanes: usize) {
+        submissions.sort_by_key(|submission| submission.id);
+        stream::iter(&submissions).for_each_concurrent(lanes, |submission| self.replay_one(submission)).await;
+    }
+
+    async fn replay_one(&self, submission: &Submission) {
+        if self.is_over() {
+            return self.leave(submission);
+        }
+        if let Err(error) = self.apply(submission).await {
+            tracing::warn!(submission = %submission.id, error = telemetry::chain(&error), "a submission was not replayed");
+            self.leave(submission);
+            // Was it this batch, or is nobody there? Only the former is worth a note.
+            if self.app.db.is_there().await {
+                let noted = self.parking.note_failure(submission.id, &telemetry::chain(&error)).await;
+                self.over.fetch_or(noted.is_err(), Ordering::Relaxed);
+            } else {
+                self.over.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    async fn apply(&self, submission: &Submission) -> Result<(), Error> {
+        let batch: Batch =
+            serde_json::from_slice(&submission.body).map_err(|error| Error::internal("reading a submission", error))?;
+        let (outcome, results) = if submission.accepted_at < self.now - LONGEST_PARKING {
+            too_late(self.app, &batch).await?
+        } else {
+            let left = self.deadline.saturating_duration_since(Instant::now());
+            let occasion = Occasion::Replay(REPLAY_BUDGET.min(left));
+            let sender =
+                Caller { user: submission.sender.clone(), service: batch.service, instructor: false, admin: false };
+            let accepted_at = submission.accepted_at;
+            let recorded = progress::record(self.app, &sender, &batch.events, accepted_at, occasion).await?;
+            let counts = recorded.recorded + recorded.duplicates > 0;
+            (if counts { Outcome::Applied } else { Outcome::Rejected }, results_of(&recorded.body)?)
+        };
+        let keep = match outcome {
+            _ if batch.canary => KEEP_CANARY,
+            Outcome::Applied => KEEP_APPLIED,
+            Outcome::Rejected => KEEP_REJECTED,
+        };
+        self.parking.finish(submission, outcome, &results, keep, self.now).await?;
+        match outcome {
+            _ if batch.canary => {
+                self.canaries.fetch_add(1, Ordering::Relaxed);
+                if outcome == Outcome::Applied {
+                    tracing::error!(submission = %submission.id, "a canary counted");
+                }
+            }
+            Outcome::Applied => {
+                self.applied.fetch_add(1, Ordering::Relaxed);
+            }
+            Outcome::Rejected => {
+                self.rejected.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(submission = %submission.id, "a submission was rejected: none of its events can count");
+            }
+        }
+        Ok(())
+    }
+
+    /// Parks a canary, an event of a section that does not exist: so the whole way is gone every minute, not only on a
+    /// bad day. While PostgreSQL is away none is needed.
+    async fn send_canary(&self) -> Result<Option<Uuid>, Error> {
+        if self.is_over() {
+            return Ok(None);
+        }
+        let event = ProgressEvent {
+            user: CANARY.to_owned(),
+            id: ids::new_id(),
+            section: ids::new_id(),
+            time_spent: 0,
+            completed: false,
+            occurred_at: None,
+        };
+        let batch = Batch { service: false, canary: true, events: vec![event] };
+        park(self.parking, CANARY, self.now, &batch).await.map(Some)
+    }
+
+    /// Complains if the canary did not come through.
+    async fn look_after(&self, canary: Option<Uuid>) -> Result<(), Error> {
+        let Some(id) = canary.filter(|_| self.canaries.load(Ordering::Relaxed) == 0 && !self.is_over()) else {
+            return Ok(());
+        };
+        // Another run may have been faster.
+        if self.parking.find(id, self.now).await?.is_none_or(|status| status.ended.is_none()) {
+            tracing::error!(submission = %id, "the canary did not come through");
+        }
+        Ok(())
+    }
+
+    /// Sums up, and warns of what has waited for long.
+    async fn tell(&self) -> Result<Replayed, Error> {
+        let remaining = if self.cut.load(Ordering::Relaxed) {
+            let counts = future::try_join_all((0..SHARDS).map(|shard| self.parking.count(shard))).await?;
+            counts.into_iter().sum()
+        } else {
+            self.left.load(Ordering::Relaxed)
+        };
+        let oldest = DateTime::from_timestamp_micros(self.oldest_left.load(Ordering::Relaxed));
+        let waits = oldest.map(|oldest| self.now - oldest).filter(|wait| remaining > 0 && *wait > LONG_WAIT);
+        if let Some(wait) = waits {
+            tracing::warn!(remaining, oldest_minutes = wait.num_minutes(), "submissions have waited for long");
+        }
+        Ok(Replayed {
+            applied: self.applied.load(Ordering::Relaxed),
+            rejected: self.rejected.load(Ordering::Relaxed),
+            remaining,
+        })
+    }
+
+    fn leave(&self, submission: &Submission) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+        self.oldest_left.fetch_min(submission.accepted_at.timestamp_micros(), Ordering::Relaxed);
+    }
+
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) || Instant::now() >= self.deadline
+    }
+}
+
+/// The results in an answer of [`progress::record`].
+fn results_of(answer: &str) -> Result<Vec<u8>, Error> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        #[serde(borrow)]
+        results: &'a RawValue,
+    }
+    let answer: Answer<'_> = serde_json::from_str(answer).map_err(|error| Error::internal("reading results", error))?;
+    Ok(answer.results.get().as_bytes().to_vec())
+}
+
+/// What becomes of a batch that has waited for too long: what the ledger does not know might be what it has forgotten.
+async fn too_late(app: &App, batch: &Batch) -> Result<(Outcome, Vec<u8>), Error> {
+    let known = ledger::known(app, &batch.events).await?;
+    let judge = |event: &ProgressEvent| {
+        if known.contains(&(event.user.clone(), event.id)) {
+            json!({"eventId": event.id, "status": "duplicate", "code": null})
+        } else {
+            json!({"eventId": event.id, "status": "rejected", "code": "parked_too_long"})
+        }
+    };
+    let results = Value::from_iter(batch.events.iter().map(judge)).to_string().into_bytes();
+    Ok((if known.is_empty() { Outcome::Rejected } else { Outcome::Applied }, results))
+}
