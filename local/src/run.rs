@@ -10,7 +10,7 @@ use shared::config::{Config, log_settings};
 use shared::telemetry::{self, LogSettings};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval_at};
+use tokio::time::{Instant, interval_at, sleep};
 
 use crate::api::{Api, InvokeError};
 use crate::authorizer::{Authorizer, SigningKey};
@@ -35,6 +35,8 @@ const PARKING_TABLE: &str = "lectern-parking";
 const DYNAMODB_FILE: &str = "dynamodb.sqlite";
 /// A single person needs no more databases in a Redis than it has by default.
 const REDIS_DATABASES: u32 = 16;
+/// How long our PostgreSQL stays away when it was killed: long enough to see what happens without it.
+const PAUSE: Duration = Duration::from_secs(5);
 /// All functions share one process here, and with it one pool.
 const DATABASE_CONNECTIONS: &str = "10";
 
@@ -138,14 +140,14 @@ async fn load_demo(api: &Api, database_url: &str, state: &Path) {
     }
 }
 
-/// Serves until a signal comes or our PostgreSQL dies.
+/// Serves until a signal comes. Our PostgreSQL may die meanwhile: progress is parked until it has been started again.
 async fn serve(listener: TcpListener, api: Arc<Api>, servers: &mut Servers, signals: &mut Signals) -> Result<()> {
     let schedules = start_schedules(&api);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server::serve(listener, api, async move { drop(stopped.await) }));
     let ended = tokio::select! {
         _ = signals.next() => Ok(()),
-        how = servers.ended() => Err(Error::new(how)),
+        error = servers.watch() => Err(error),
     };
     drop(schedules);
     drop(stop);
@@ -184,6 +186,7 @@ fn shown(error: &InvokeError) -> String {
 /// The servers that were started here, and nothing else.
 #[derive(Default)]
 struct Servers {
+    home: Option<Home>,
     postgres: Option<Postgres>,
     redis: Option<Redis>,
     dynamodb: Option<DynamoDb>,
@@ -224,9 +227,9 @@ impl Servers {
     }
 
     async fn start_postgres(&mut self, state: &Path) -> Result<String> {
-        let home = Home::prepare(state).await?;
+        let home = self.home.insert(Home::prepare(state).await?);
         home.notice().into_iter().for_each(say);
-        let postgres = self.postgres.insert(Postgres::start(&home, Profile::Durable).await?);
+        let postgres = self.postgres.insert(Postgres::start(home, Profile::Durable).await?);
         postgres.ensure_database(DATABASE).await?;
         say(format!("PostgreSQL: our own on {}, its data in {}.", postgres.address(), home.path().display()));
         Ok(postgres.url(DATABASE))
@@ -250,11 +253,19 @@ impl Servers {
         Ok(dynamodb.url())
     }
 
-    /// Waits until our PostgreSQL ends by itself, and tells how. Without a Redis, everything goes on.
-    async fn ended(&mut self) -> String {
-        match &mut self.postgres {
-            Some(postgres) => postgres.ended().await,
-            None => std::future::pending().await,
+    /// Starts our PostgreSQL again whenever it ends; ends when that cannot be done. Without a Redis, everything goes on.
+    async fn watch(&mut self) -> Error {
+        let (Some(postgres), Some(home)) = (&mut self.postgres, &self.home) else {
+            return std::future::pending().await;
+        };
+        loop {
+            let how = postgres.ended().await;
+            note(format!("{how}. Progress is parked until it is back; it is started again in {} s.", PAUSE.as_secs()));
+            sleep(PAUSE).await;
+            match postgres.restart(home, Profile::Durable).await {
+                Ok(()) => say(format!("PostgreSQL: back on {}.", postgres.address())),
+                Err(error) => return error,
+            }
         }
     }
 

@@ -78,6 +78,26 @@ impl Postgres {
         on_free_port(|port| cluster.serve(&binaries, profile, port, &password)).await
     }
 
+    /// Starts a server that has ended anew, on the same port.
+    ///
+    /// # Errors
+    /// When it does not come up; the error quotes its log.
+    pub async fn restart(&mut self, home: &Home, profile: Profile) -> Result<()> {
+        let cluster = Cluster::at(home)?;
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            match cluster.serve(&self.binaries, profile, self.port, &self.password).await {
+                Ok(fresh) => {
+                    *self = fresh;
+                    return Ok(());
+                }
+                // Processes of the one before take a moment to notice that it is gone.
+                Err(error) if Instant::now() > deadline => return Err(error),
+                Err(_) => sleep(GLANCE).await,
+            }
+        }
+    }
+
     /// The URL of one of its databases.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
