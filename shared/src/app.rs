@@ -19,7 +19,7 @@ impl App {
     /// Prepares the connections without opening one: an environment that answers from the cache needs no database.
     pub fn new(config: Config) -> Result<Self, Error> {
         let db = Database::new(&config)?;
-        let cache = Cache::new(config.redis_url.as_deref())?;
+        let cache = Cache::new(config.redis.as_ref())?;
         let parking = config.parking.clone().map(Parking::new);
         Ok(Self { config, db, cache, parking })
     }

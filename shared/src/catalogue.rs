@@ -135,12 +135,12 @@ pub struct Query<'a> {
 
 /// What every page of the catalogue depends on.
 pub fn generation() -> Generation {
-    Generation("lectern:v1:{courses}:g".to_owned())
+    Generation("v1:{courses}:g".to_owned())
 }
 
 /// What moves when any course is published, unpublished or archived.
 pub fn visibility() -> Generation {
-    Generation("lectern:v1:{courses}:visibility".to_owned())
+    Generation("v1:{courses}:visibility".to_owned())
 }
 
 /// A page of the published courses, for anybody.
@@ -151,10 +151,11 @@ pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source)
     let list = format!("{name}/{}", difficulty.unwrap_or("*"));
     let cursor = Cursor::decode(&list, query.cursor)?;
     let slot = Slot {
-        key: format!("lectern:v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
+        key: format!("v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
         generations: vec![generation()],
         visibility: visibility(),
         fresh_for: FRESH_FOR,
+        is_shared: true,
     };
     app.cache.read_through(&slot, load_published(app, sort, &list, difficulty, cursor, limit)).await
 }

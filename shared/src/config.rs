@@ -4,7 +4,10 @@
 //! |---|---|---|
 //! | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
 //! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
-//! | `REDIS_URL` | none: no cache | `redis://host:port/number` |
+//! | `REDIS_URL` | none: no cache | `redis://user:password@host:port/number`, `rediss://` for TLS |
+//! | `REDIS_CLUSTER` | `false` | `true` where the address is that of a cluster, or of `ElastiCache` Serverless |
+//! | `REDIS_PREFIX` | `lectern` | begins every key, so that several stacks can share a server |
+//! | `REDIS_CA_BUNDLE` | public authorities | a PEM file with the authorities that the server's certificate is checked by |
 //! | `PARKING_TABLE` | none: nothing is parked | the `DynamoDB` table that takes progress while PostgreSQL is away |
 //! | `AWS_ENDPOINT_URL_DYNAMODB` | that of the region | another endpoint for it; plain `http` is taken for an emulator |
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
@@ -33,7 +36,7 @@ pub struct Config {
     /// How long a request's work in PostgreSQL may take in all, retry included.
     pub database_budget: Duration,
     /// Where Redis is; without it nothing is cached.
-    pub redis_url: Option<String>,
+    pub redis: Option<Redis>,
     /// Where progress is parked; without it none is.
     pub parking: Option<Parking>,
     /// How old an event may be when it is accepted, in days.
@@ -44,6 +47,33 @@ pub struct Config {
     pub slow_statement: Duration,
     /// Whether connections are closed on SIGTERM.
     pub graceful_shutdown: bool,
+}
+
+/// Where answers are cached.
+#[derive(Clone)]
+pub struct Redis {
+    /// Its address, with the password.
+    pub url: String,
+    /// Whether the address is that of a cluster.
+    pub is_cluster: bool,
+    /// Begins every key.
+    pub prefix: String,
+    /// The authorities that its certificate is checked by, as PEM, if not the public ones.
+    pub ca_bundle: Option<Vec<u8>>,
+}
+
+impl Redis {
+    /// One node with the defaults of everything else.
+    pub fn at(url: &str) -> Self {
+        Self { url: url.to_owned(), is_cluster: false, prefix: "lectern".to_owned(), ca_bundle: None }
+    }
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { is_cluster, prefix, .. } = self;
+        formatter.debug_struct("Redis").field("is_cluster", is_cluster).field("prefix", prefix).finish_non_exhaustive()
+    }
 }
 
 /// Where progress waits while PostgreSQL is away.
@@ -62,7 +92,7 @@ impl Config {
             database_url: url.to_owned(),
             database_connections: 1,
             database_budget: UNIT_OF_WORK,
-            redis_url: None,
+            redis: None,
             parking: None,
             progress_max_event_age_days: 30,
             groups_claim: "cognito:groups".to_owned(),
@@ -87,10 +117,7 @@ impl Config {
         } else if database_url.parse::<tokio_postgres::Config>().is_err() {
             env.problem("DATABASE_URL", "is not a PostgreSQL URL");
         }
-        let redis_url = env.text("REDIS_URL");
-        if redis_url.as_deref().is_some_and(|url| redis::parse_redis_url(url).is_none()) {
-            env.problem("REDIS_URL", "is not a Redis URL");
-        }
+        let redis = env.redis();
         let endpoint = env.text("AWS_ENDPOINT_URL_DYNAMODB");
         if endpoint.as_deref().is_some_and(|url| !url.parse::<Uri>().is_ok_and(|url| url.scheme().is_some())) {
             env.problem("AWS_ENDPOINT_URL_DYNAMODB", "is not a URL");
@@ -100,7 +127,7 @@ impl Config {
         let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
         let config = Self {
             database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
-            redis_url,
+            redis,
             parking,
             progress_max_event_age_days: env.number(
                 "PROGRESS_MAX_EVENT_AGE_DAYS",
@@ -135,7 +162,7 @@ impl fmt::Debug for Config {
             .debug_struct("Config")
             .field("database_url", &"[redacted]")
             .field("database_connections", &self.database_connections)
-            .field("redis_url", &self.redis_url.as_ref().map(|_| "[redacted]"))
+            .field("redis", &self.redis)
             .field("parking", &self.parking)
             .field("progress_max_event_age_days", &self.progress_max_event_age_days)
             .field("groups_claim", &self.groups_claim)
@@ -171,6 +198,24 @@ impl Environment<'_> {
                 default
             }
         }
+    }
+
+    fn redis(&mut self) -> Option<Redis> {
+        let url = self.text("REDIS_URL")?;
+        if redis::parse_redis_url(&url).is_none() {
+            self.problem("REDIS_URL", "is not a Redis URL");
+        }
+        let ca_bundle = self.text("REDIS_CA_BUNDLE").and_then(|path| {
+            let read = std::fs::read(path);
+            read.map_err(|error| self.problem("REDIS_CA_BUNDLE", &format!("cannot be read: {}", error.kind()))).ok()
+        });
+        let defaults = Redis::at(&url);
+        let prefix = self.text("REDIS_PREFIX").unwrap_or(defaults.prefix);
+        // Braces in front would decide on the slot in the place of our own.
+        if prefix.contains(['{', '}']) {
+            self.problem("REDIS_PREFIX", "must be without braces");
+        }
+        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER"), prefix, ca_bundle, url })
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -221,7 +266,7 @@ mod tests {
     #[test]
     fn defaults_need_nothing_but_a_database() {
         let config = config(&[DATABASE, ("REDIS_URL", "")]).unwrap();
-        assert_eq!((config.database_connections, config.redis_url.as_deref(), config.parking), (1, None, None));
+        assert_eq!((config.database_connections, config.redis.is_none(), config.parking), (1, true, None));
         assert_eq!(config.progress_max_event_age_days, 30);
     }
 

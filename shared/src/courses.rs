@@ -195,21 +195,22 @@ const SECTION: Statement = Statement {
 
 /// What everything cached about one course depends on. The braces are Redis's hash tag.
 pub fn generation(course: Uuid) -> Generation {
-    Generation(format!("lectern:v1:{{course:{course}}}:g"))
+    Generation(format!("v1:{{course:{course}}}:g"))
 }
 
 /// What moves when a course is published, unpublished or archived.
 pub fn visibility(course: Uuid) -> Generation {
-    Generation(format!("lectern:v1:{{course:{course}}}:visibility"))
+    Generation(format!("v1:{{course:{course}}}:visibility"))
 }
 
 /// A published course's outline, for anybody.
 pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Error> {
     let slot = Slot {
-        key: format!("lectern:v1:{{course:{course}}}:outline"),
+        key: format!("v1:{{course:{course}}}:outline"),
         generations: vec![generation(course)],
         visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,
+        is_shared: true,
     };
     let load = async {
         let row = app.db.query_opt(OUTLINE, &[(&course, Type::UUID)], Repeat::Safe).await?;

@@ -88,14 +88,17 @@ where
 {
     let context = Context::of(&request);
     let trace = Trace {
-        function_request_id: context.function_request_id,
+        function_request_id: context.function_request_id.clone(),
         correlation_id: Some(context.request_id.clone()),
-        xray_trace_id: context.xray_trace_id,
+        xray_trace_id: context.xray_trace_id.clone(),
     };
     Invocation::scope(trace, |invocation| async move {
         let result = AssertUnwindSafe(async { handle(app, request).await }).catch_unwind().await;
         let result = result.unwrap_or(Err(Error::Internal { context: "panic", source: None }));
-        let result = result.and_then(|response| fit(response, context.accepts_gzip));
+        let result = result.and_then(|response| match context.known_copy(&response) {
+            Some(etag) => Ok(not_modified(response, etag)),
+            None => fit(response, context.accepts_gzip),
+        });
         let (mut response, code) = match result {
             Ok(response) => (response, None),
             Err(error) => (problem(&error, &context.request_id), Some(error.code())),
@@ -120,6 +123,7 @@ struct Context {
     xray_trace_id: Option<String>,
     route: String,
     is_get: bool,
+    if_none_match: Option<String>,
     accepts_gzip: bool,
 }
 
@@ -137,9 +141,42 @@ impl Context {
             request_id: id,
             route: route(request).to_owned(),
             is_get: request.method() == Method::GET,
+            if_none_match: header_text(request, &header::IF_NONE_MATCH).map(str::to_owned),
             accepts_gzip: header_text(request, &header::ACCEPT_ENCODING).is_some_and(accepts_gzip),
         }
     }
+}
+
+impl Context {
+    /// The tag of the copy that the client has, if it is a copy of this answer, compressed or not.
+    fn known_copy(&self, response: &Response) -> Option<HeaderValue> {
+        let known = self.if_none_match.as_deref().filter(|_| self.is_get && response.status() == StatusCode::OK)?;
+        let plain = response.headers().get(header::ETAG)?;
+        let variants = [Some(plain.clone()), compressed_etag(plain)];
+        // A weak tag names as good a copy, and `*` any.
+        let names = |etag: &HeaderValue| {
+            known
+                .split(',')
+                .map(|tag| tag.trim().trim_start_matches("W/"))
+                .any(|tag| tag == "*" || tag.as_bytes() == etag)
+        };
+        variants.into_iter().flatten().find(names)
+    }
+}
+
+/// The tag of the same answer, compressed: a strong tag names bytes.
+fn compressed_etag(plain: &HeaderValue) -> Option<HeaderValue> {
+    let plain = plain.to_str().ok()?.strip_suffix('"')?;
+    HeaderValue::from_str(&format!("{plain}-gzip\"")).ok()
+}
+
+/// 304: the headers of the answer, but not its body.
+fn not_modified(mut response: Response, etag: HeaderValue) -> Response {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    *response.body_mut() = Body::Empty;
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response.headers_mut().insert(header::ETAG, etag);
+    response
 }
 
 /// The route by which the gateway sent the request here, such as `GET /courses/{courseId}`.
@@ -235,8 +272,11 @@ fn values_at_most(json: &[u8]) -> usize {
 
 /// 200 with a document that was read; for a page of a list with a link to the next.
 pub fn found(request: &Request, audience: Audience, (document, source): (Document, Source)) -> Response {
+    let etag = HeaderValue::from_str(&format!("\"{}\"", document.etag));
     let mut response = json_response(StatusCode::OK, document.body);
     let headers = response.headers_mut();
+    headers.extend(etag.ok().map(|etag| (header::ETAG, etag)));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(X_CACHE, HeaderValue::from_static(source.as_str()));
     if let Source::Stale(age) = source {
         headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
@@ -302,6 +342,9 @@ fn fit(mut response: Response, accepts_gzip: bool) -> Result {
         if let Some(compressed) = compressed {
             *response.body_mut() = Body::Binary(compressed);
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            if let Some(etag) = response.headers().get(header::ETAG).and_then(compressed_etag) {
+                response.headers_mut().insert(header::ETAG, etag);
+            }
         }
     }
     let size = AsRef::<[u8]>::as_ref(response.body()).len();

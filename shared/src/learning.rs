@@ -103,7 +103,7 @@ const MY_COURSES: Statement = Statement {
 
 /// What is cached about one learner in one course depends on this, beside the course's own generation.
 pub fn generation(user: &str, course: Uuid) -> Generation {
-    Generation(format!("lectern:v1:{{course:{course}}}:u:{}:g", ids::hashed(user)))
+    Generation(format!("v1:{{course:{course}}}:u:{}:g", ids::hashed(user)))
 }
 
 /// The caller's summary of a course, with the point to resume at.
@@ -111,13 +111,14 @@ pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Docume
     let slot = Slot {
         // An admin sees more than others of the same name would; nothing per viewer stands under a shared key.
         key: format!(
-            "lectern:v1:{{course:{course}}}:u:{}:summary{}",
+            "v1:{{course:{course}}}:u:{}:summary{}",
             ids::hashed(&caller.user),
             if caller.admin { ":admin" } else { "" }
         ),
         generations: vec![courses::generation(course), generation(&caller.user, course)],
         visibility: courses::visibility(course),
         fresh_for: SUMMARY_FRESH_FOR,
+        is_shared: false,
     };
     let load = async {
         let params = [(&course as _, Type::UUID), (&caller.user as _, Type::TEXT), (&caller.admin as _, Type::BOOL)];

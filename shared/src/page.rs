@@ -94,7 +94,7 @@ pub fn assemble(
     };
     let items = shown.iter().map(|row| column(row, "item")).collect::<Result<Vec<&str>, _>>()?.join(",");
     let cursor = Value::from(next.as_deref());
-    Ok(Document { body: format!("{{\"{name}\":[{items}],\"nextCursor\":{cursor}}}"), next })
+    Ok(Document::new(format!("{{\"{name}\":[{items}],\"nextCursor\":{cursor}}}"), next))
 }
 
 /// The cursor behind a row of a list that is ordered by a time in `key`.

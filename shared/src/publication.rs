@@ -1,6 +1,6 @@
 //! Changing a course's description and status: edit, publish, unpublish, archive.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -154,6 +154,31 @@ async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
         generations.extend([courses::visibility(course), catalogue::visibility()]);
     }
     app.cache.bump(&generations).await;
+}
+
+/// How long a change is told to the cache again: longer than from one run to the next.
+const RECENTLY: TimeDelta = TimeDelta::minutes(3);
+
+const RECENT: Statement =
+    Statement { name: "publication.recent", sql: "select courses.id from courses where courses.updated_at > $1" };
+
+/// Tells the cache once more what changed lately.
+///
+/// Whoever changed it may have died between its commit and its bump, or the cache may have been away. So nobody sees an
+/// old copy for longer than it takes until the next run.
+pub async fn remind_cache(app: &App, now: DateTime<Utc>) -> Result<(), Error> {
+    // All courses are read for this: thousands, in a few milliseconds.
+    let rows = app.db.query(RECENT, &[(&(now - RECENTLY), Type::TIMESTAMPTZ)], Repeat::Safe).await?;
+    let mut generations = Vec::new();
+    for row in &rows {
+        let course = column(row, "id")?;
+        generations.extend([courses::generation(course), courses::visibility(course)]);
+    }
+    if !generations.is_empty() {
+        generations.extend([catalogue::generation(), catalogue::visibility()]);
+    }
+    app.cache.bump(&generations).await;
+    Ok(())
 }
 
 /// Archives a course: it leaves the catalogue, and those who are enrolled go on.

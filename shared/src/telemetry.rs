@@ -84,6 +84,7 @@ pub struct Invocation {
     pool_wait_micros: AtomicU64,
     retries: AtomicU32,
     cache_failures: AtomicU32,
+    lost_bumps: AtomicU32,
     parking_failures: AtomicU32,
 }
 
@@ -103,6 +104,7 @@ impl Invocation {
             pool_wait_micros: AtomicU64::new(0),
             retries: AtomicU32::new(0),
             cache_failures: AtomicU32::new(0),
+            lost_bumps: AtomicU32::new(0),
             parking_failures: AtomicU32::new(0),
         });
         CURRENT.scope(invocation.clone(), work(invocation)).await
@@ -121,6 +123,7 @@ impl Invocation {
             pool_wait_ms = self.pool_wait_micros.load(Ordering::Relaxed) as f64 / 1e3,
             database_retries = self.retries.load(Ordering::Relaxed),
             cache_failures = self.cache_failures.load(Ordering::Relaxed),
+            lost_bumps = self.lost_bumps.load(Ordering::Relaxed),
             parking_failures = self.parking_failures.load(Ordering::Relaxed),
             "invocation"
         );
@@ -149,6 +152,11 @@ pub fn count_retry() {
 /// Counts a step of the cache that failed or was too slow.
 pub fn count_cache_failure() {
     let _ = CURRENT.try_with(|invocation| invocation.cache_failures.fetch_add(1, Ordering::Relaxed));
+}
+
+/// Counts a write that the cache did not hear of.
+pub fn count_lost_bump() {
+    let _ = CURRENT.try_with(|invocation| invocation.lost_bumps.fetch_add(1, Ordering::Relaxed));
 }
 
 /// Counts an operation on the parking table that failed or was too slow.

@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use serde_json::json;
 use shared::{
     cache::{Cache, Document, Generation, Slot, Source},
+    config::Redis,
     error::Error,
 };
 
@@ -120,7 +121,7 @@ async fn without_redis_or_with_a_dead_one_the_answers_are_the_same() {
     for redis_url in [None, Some(dead), Some("redis://127.0.0.1:1/".to_owned())] {
         let other = Lectern::start_with(|fresh| {
             *fresh = config.clone();
-            fresh.redis_url = redis_url;
+            fresh.redis = redis_url.as_deref().map(Redis::at);
         })
         .await;
         for path in cached_paths(&course) {
@@ -138,7 +139,7 @@ async fn without_redis_or_with_a_dead_one_the_answers_are_the_same() {
 async fn garbage_in_redis_is_a_miss() {
     let (lectern, course) = started().await;
     let alice = lectern.learner("alice");
-    let redis = redis::Client::open(lectern.app().config.redis_url.clone().unwrap()).unwrap();
+    let redis = redis::Client::open(lectern.app().config.redis.clone().unwrap().url).unwrap();
     let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
     for path in cached_paths(&course) {
         let expected = alice.get(&path).await;
@@ -156,13 +157,14 @@ async fn garbage_in_redis_is_a_miss() {
 #[tokio::test]
 async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
     let lectern = Lectern::start().await;
-    let cache = Cache::new(lectern.app().config.redis_url.as_deref()).unwrap();
+    let cache = Cache::new(lectern.app().config.redis.as_ref()).unwrap();
     let generation = Generation("{race}:g".to_owned());
     let slot = Slot {
         key: "{race}:v".to_owned(),
         generations: vec![generation.clone()],
         visibility: Generation("{race}:visibility".to_owned()),
         fresh_for: Duration::from_secs(60),
+        is_shared: true,
     };
     let load = async |body: &str| Ok::<_, Error>(Document::from(body.to_owned()));
     // Both with a generation that nobody has set yet and with one that is there.
@@ -189,12 +191,12 @@ async fn a_write_is_seen_though_redis_dropped_the_connection_before_it() {
     let alice = lectern.learner("alice");
     let [_, detail, summary] = cached_paths(&course);
     let kill = async || {
-        let redis = redis::Client::open(lectern.app().config.redis_url.clone().unwrap()).unwrap();
+        let redis = redis::Client::open(lectern.app().config.redis.clone().unwrap().url).unwrap();
         let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
         // Only the connections of this test's own number: others are at work beside it.
         let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
         let mine: i64 = redis::cmd("CLIENT").arg("ID").query_async(&mut redis).await.unwrap();
-        let number = lectern.app().config.redis_url.as_deref().unwrap().rsplit('/').next().unwrap().to_owned();
+        let number = lectern.app().config.redis.as_ref().unwrap().url.rsplit('/').next().unwrap().to_owned();
         for client in clients.lines().filter(|client| client.contains(&format!(" db={number} "))) {
             let id = client.split(' ').next().unwrap().trim_start_matches("id=");
             if id != mine.to_string() {
@@ -220,7 +222,7 @@ async fn a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_
     // An environment that dies between its commit and its word to the cache.
     let dying = Lectern::start_with(|config| {
         *config = lectern.app().config.clone();
-        config.redis_url = None;
+        config.redis = None;
     })
     .await;
     let alice = lectern.learner("alice");

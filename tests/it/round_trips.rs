@@ -7,6 +7,7 @@ use std::sync::{
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use shared::config::Redis;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -130,10 +131,10 @@ impl Tapped {
         let plain = Lectern::start().await;
         let mut config = plain.app().config.clone();
         let postgres = Tap::to(address(&config.database_url), || Box::<Flights>::default()).await;
-        let redis_url = config.redis_url.take().unwrap();
+        let redis_url = config.redis.take().unwrap().url;
         let redis = Tap::to(address(&redis_url), || Box::<Commands>::default()).await;
         config.database_url = config.database_url.replace(address(&plain.database), &postgres.address);
-        config.redis_url = cached.then(|| redis_url.replace(address(&redis_url), &redis.address));
+        config.redis = cached.then(|| Redis::at(&redis_url.replace(address(&redis_url), &redis.address)));
         config.database_connections = 1;
         let lectern = Lectern::start_with(|fresh| *fresh = config).await;
         // The first statement also opens the connections.

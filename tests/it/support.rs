@@ -19,7 +19,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use shared::{
     app::App,
-    config::{Config, Parking},
+    config::{Config, Parking, Redis},
     migrations,
 };
 use tokio::{net::TcpListener, sync::OnceCell};
@@ -122,7 +122,7 @@ impl Lectern {
     /// With other settings.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_database(&database().await);
-        config.redis_url = Some(redis());
+        config.redis = Some(Redis::at(&redis()));
         config.parking = Some(parking().await);
         config.database_connections = 8;
         let database = config.database_url.clone();

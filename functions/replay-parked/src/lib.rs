@@ -1,4 +1,5 @@
-//! Scheduled: applies the progress that was parked while PostgreSQL was away, oldest first.
+//! Scheduled: applies the progress that was parked while PostgreSQL was away, oldest first; and repeats to the cache what
+//! it may not have heard of.
 //!
 //! Answers `{applied, rejected, remaining}`, counted in submissions. A failure of the run as a whole is reported to Lambda.
 
@@ -6,9 +7,13 @@ use std::{sync::Arc, time::Instant};
 
 use chrono::Utc;
 use serde_json::Value;
-use shared::{app::App, error::Error, submissions};
+use shared::{app::App, error::Error, publication, submissions, telemetry};
 
 /// Replays until nothing waits or the deadline is near.
 pub async fn handle(app: Arc<App>, _event: Value, deadline: Instant) -> Result<Value, Error> {
-    Ok(submissions::replay(&app, Utc::now(), deadline).await?.to_json())
+    let now = Utc::now();
+    if let Err(error) = publication::remind_cache(&app, now).await {
+        tracing::warn!(error = telemetry::chain(&error), "the cache was not reminded of what changed");
+    }
+    Ok(submissions::replay(&app, now, deadline).await?.to_json())
 }
