@@ -7,9 +7,11 @@
 mod analytics;
 mod authoring;
 mod caching;
+mod conditional;
 mod enrolling;
 mod exactness;
 mod hostile;
+mod interleaving;
 mod ledger;
 mod migrations;
 mod parking;

@@ -198,8 +198,12 @@ async fn a_cached_read_is_one_round_trip_to_redis_and_no_statement() {
         alice.get(&path).await.expect(OK);
         let (statements, _) = tapped.take();
         assert_eq!(statements, 1, "{path}");
-        assert_eq!(alice.get(&path).await.header("x-cache"), "hit");
+        let hit = alice.get(&path).await;
+        assert_eq!(hit.header("x-cache"), "hit");
         assert_eq!(tapped.take(), (0, 1), "{path}");
+        let known = alice.request(reqwest::Method::GET, &path).header("if-none-match", hit.header("etag"));
+        assert_eq!(known.send().await.unwrap().status(), StatusCode::NOT_MODIFIED);
+        assert_eq!(tapped.take(), (0, 1), "{path}: 304");
     }
 }
 

@@ -83,7 +83,7 @@ async fn create_database(template: &str) -> String {
 }
 
 /// A Redis number that no other test of this run uses.
-fn redis() -> String {
+pub(crate) fn redis() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     format!("{}/{}", required("LECTERN_TEST_REDIS_URL").trim_end_matches('/'), NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -57,7 +57,7 @@ pub(super) struct Link {
 }
 
 enum Target {
-    Node(Client),
+    Node(Box<Client>),
     Cluster(Box<ClusterClient>),
 }
 
@@ -92,7 +92,7 @@ impl Link {
                 Some(certificates) => Client::build_with_tls(info, certificates),
                 None => Client::open(info),
             };
-            Target::Node(client.map_err(unreadable)?)
+            Target::Node(Box::new(client.map_err(unreadable)?))
         };
         Ok(Self {
             target,
@@ -204,7 +204,7 @@ impl Target {
                     .set_number_of_retries(0)
                     .set_connection_timeout(Some(limit))
                     .set_response_timeout(Some(COMMAND_LIMIT));
-                ConnectionManager::new_lazy_with_config(client.clone(), settings).map(Connection::Node)
+                ConnectionManager::new_lazy_with_config(Client::clone(client), settings).map(Connection::Node)
             }
             Self::Cluster(client) => {
                 let settings = ClusterConfig::new().set_connection_timeout(limit).set_response_timeout(COMMAND_LIMIT);
