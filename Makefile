@@ -7,6 +7,8 @@ SHELL := bash
 
 # What Lambda runs on: arm64 or x86_64; template.yaml's and samconfig.toml's default is the same.
 ARCH ?= arm64
+# The seed of `make chaos`; it says which one it took.
+SEED ?=
 # More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
 ARGS ?=
 
@@ -31,6 +33,12 @@ run: need-cargo ## The whole API on http://127.0.0.1:$PORT (3000), with its own 
 .PHONY: test
 test: need-cargo ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
 	cargo lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
+
+# One test of tests/it; what it does for longer, `make test` does for seconds.
+.PHONY: chaos
+chaos: need-cargo ## A load of 100 000 events while everything fails that can, some 5 minutes (SEED=… repeats another run)
+	SEED=$(SEED) cargo lectern with-services -- cargo test --quiet --package tests --test it -- --ignored --exact \
+	  chaos::nothing_is_lost_or_doubled_whatever_fails --nocapture
 
 .PHONY: check
 check: fmt clippy doc deny sql template spelling ## All that can be said about the code without running it

@@ -13,13 +13,14 @@ use lambda_http::Body;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use serde_json::{Value, json};
 use shared::app::App;
+use shared::config::Config;
 use shared::telemetry;
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use crate::authorizer::{Authorizer, Refusal};
+use crate::authorizer::{Authorizer, Refusal, SigningKey};
 use crate::cors;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::event::{self, Arrival};
 use crate::functions::{self, Function};
 use crate::template::{Match, Template, decode_path};
@@ -67,6 +68,16 @@ impl Api {
             return Err(Error::new(format!("the template has a function {} that is not built in", function.binary)));
         }
         Ok(Self { app, template: template.clone(), authorizer })
+    }
+
+    /// The API over the servers of a configuration, for tokens of this key.
+    ///
+    /// # Errors
+    /// When the configuration cannot be used, or the template has a function that is not in this build.
+    pub fn over(config: Config, template: &Template, key: SigningKey) -> Result<Self> {
+        let authorizer = Authorizer::new(key, &config.groups_claim);
+        let app = App::new(config).context(|| "the API cannot be put together")?;
+        Self::new(Arc::new(app), template, authorizer)
     }
 
     /// What the functions share.
@@ -237,7 +248,6 @@ impl Refused {
 mod tests {
     use http::Method;
     use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, HeaderMap, ORIGIN, VARY};
-    use shared::config::Config;
 
     use super::*;
     use crate::authorizer::Grant;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use shared::app::App;
 use shared::config::{Config, log_settings};
 use shared::telemetry::{self, LogSettings};
 use tokio::net::TcpListener;
@@ -13,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep};
 
 use crate::api::{Api, InvokeError};
-use crate::authorizer::{Authorizer, SigningKey};
+use crate::authorizer::SigningKey;
 use crate::demo::{self, Demo};
 use crate::error::{Context, Error, Result};
 use crate::say::{note, say};
@@ -97,9 +96,7 @@ async fn make_ready(servers: &mut Servers, state: &Path, template: &Template, se
     let key_file = state.join("token-key.pem");
     let key = tokio::task::spawn_blocking(move || SigningKey::load_or_generate(&key_file)).await;
     let key = key.context(|| "no key could be made")??;
-    let authorizer = Authorizer::new(key, &config.groups_claim);
-    let app = App::new(config).context(|| "the API cannot be put together")?;
-    let api = Arc::new(Api::new(Arc::new(app), template, authorizer)?);
+    let api = Arc::new(Api::over(config, template, key)?);
     migrate(&api).await?;
     load_demo(&api, &urls.database, state).await;
     Ok(api)

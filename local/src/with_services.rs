@@ -39,7 +39,7 @@ pub async fn with_services(workspace: &Workspace, command: &[OsString]) -> Resul
     let mut signals = Signals::listen()?;
     let home = Home::prepare(&workspace.state()?).await?;
     home.notice().into_iter().for_each(note);
-    let run = Run::claim(&home).await?;
+    let run = Run::claim(&home, "").await?;
     let servers = tokio::select! {
         servers = Servers::start(&run.home, &home) => servers?,
         signal = signals.next() => return Ok(exit_code_of(signal)),
@@ -90,20 +90,29 @@ impl Servers {
 }
 
 /// The directory of one run. Its lock ends with the process, so the next run can tell what nobody needs any more.
-struct Run {
+#[derive(Debug)]
+pub struct Run {
     home: Home,
     _lock: Lock,
 }
 
 impl Run {
-    /// Takes a directory, after clearing away those of runs that are gone.
-    async fn claim(home: &Home) -> Result<Self> {
+    /// Takes a directory, after clearing away those of runs that are gone. A process that needs several names each.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub async fn claim(home: &Home, name: &str) -> Result<Self> {
         // Held while directories come and go: nobody sweeps one that is about to be locked.
         let _sweeping = Lock::wait_for(&home.path().join("test.lock"))?;
         sweep(home).await?;
-        let home = home.within(&format!("{RUN_PREFIX}{}", std::process::id()))?;
+        let home = home.within(&format!("{RUN_PREFIX}{}{name}", std::process::id()))?;
         let lock = Lock::take(&home.path().join("lock"))?.map_err(|_| Error::new("another process has our id"))?;
         Ok(Self { home, _lock: lock })
+    }
+
+    /// Where its servers keep what is theirs.
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 
     fn clean_up(self) -> Result<()> {

@@ -6,18 +6,26 @@
 
 mod analytics;
 mod authoring;
+mod balance;
 mod caching;
+mod chaos;
 mod conditional;
 mod enrolling;
 mod exactness;
+mod failure;
+mod faults;
 mod hostile;
 mod interleaving;
 mod ledger;
+mod load;
 mod migrations;
+mod own_servers;
 mod parking;
 mod real_input;
 mod recording;
 mod resilience;
+mod rig;
 mod round_trips;
 mod support;
 mod template;
+mod trouble;

@@ -1,6 +1,7 @@
 //! A Lectern of one's own for each test: a fresh database, a Redis number of its own, a server on a free port.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -32,7 +33,7 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn required(name: &str) -> String {
+pub(crate) fn required(name: &str) -> String {
     environment(name).unwrap_or_else(|| panic!("{name} is not set: run the tests by `make test`"))
 }
 
@@ -41,6 +42,18 @@ fn with_database(url: &str, database: &str) -> String {
     let (server, rest) = url.rsplit_once('/').expect("a database URL ends in /database");
     let options = rest.split_once('?').map(|(_, options)| format!("?{options}")).unwrap_or_default();
     format!("{server}/{database}{options}")
+}
+
+/// Where the server of a URL listens.
+pub(crate) fn address_of(url: &str) -> SocketAddr {
+    let rest = url.split_once("://").expect("a URL").1;
+    let server = rest.split('/').next().expect("a server");
+    server.rsplit('@').next().expect("an address").parse().expect("an address")
+}
+
+/// The same URL with another address.
+pub(crate) fn at_address(url: &str, address: SocketAddr) -> String {
+    url.replacen(&address_of(url).to_string(), &address.to_string(), 1)
 }
 
 /// Runs SQL in a database.
@@ -58,7 +71,7 @@ pub(crate) async fn empty_database() -> String {
 }
 
 /// A new database with the present schema.
-async fn database() -> String {
+pub(crate) async fn database() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let template = TEMPLATE
         .get_or_init(|| async {
@@ -89,7 +102,7 @@ pub(crate) fn redis() -> String {
 }
 
 /// A parking table that no other test uses.
-async fn parking() -> Parking {
+pub(crate) async fn parking() -> Parking {
     let parking = Parking {
         table: format!("parking-{}", Uuid::now_v7().simple()),
         endpoint: Some(required("LECTERN_TEST_DYNAMODB_URL")),
@@ -128,9 +141,8 @@ impl Lectern {
         let database = config.database_url.clone();
         change(&mut config);
         let template = Template::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").as_ref());
-        let authorizer = Authorizer::new(key(), "cognito:groups");
-        let app = Arc::new(App::new(config).expect("a good configuration"));
-        let api = Arc::new(Api::new(app, &template.expect("a good template"), authorizer).expect("an API"));
+        let template = template.expect("a good template");
+        let api = Arc::new(Api::over(config, &template, key().0.clone()).expect("a good configuration"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(local::server::serve(listener, api.clone(), std::future::pending()));
@@ -223,10 +235,16 @@ impl Lectern {
     }
 }
 
-/// One key pair for all tests: making one takes a while.
-fn key() -> SigningKey {
-    static KEY: OnceLock<SigningKey> = OnceLock::new();
-    KEY.get_or_init(|| SigningKey::generate().expect("a key")).clone()
+/// One key pair for all tests, because making one takes a while; and what a file of it holds, for other processes.
+pub(crate) fn key() -> &'static (SigningKey, String) {
+    static KEY: OnceLock<(SigningKey, String)> = OnceLock::new();
+    KEY.get_or_init(|| {
+        let file = std::env::temp_dir().join(format!("lectern-key-{}.pem", Uuid::now_v7()));
+        let key = SigningKey::load_or_generate(&file).expect("a key");
+        let pem = std::fs::read_to_string(&file).expect("the key's file");
+        std::fs::remove_file(&file).expect("the key's file");
+        (key, pem)
+    })
 }
 
 /// Somebody who sends requests.
