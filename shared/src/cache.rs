@@ -148,7 +148,13 @@ impl Cache {
                 tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");
                 Ok((copy.document, Source::Stale(copy.age)))
             }
-            (Err(error), _) => Err(error),
+            (Err(error), copy) => {
+                if copy.is_some() {
+                    // It is gone, or not for everybody any more, and nobody has told us.
+                    redis.forget(slot).await;
+                }
+                Err(error)
+            }
         }
     }
 
@@ -164,13 +170,14 @@ impl Cache {
             command.arg(key).arg(new_generation()).arg("PX").arg(KEEP_GENERATION.as_millis() as u64);
             command
         };
-        let told = match redis.link.tell("bump", &keys, set).await {
-            // A Redis that is full takes nothing, but it can still forget; no generation makes void as a new one does.
-            Err(Miss::Failed) => redis.link.tell("bump", &keys, |key| Cmd::del(key)).await,
-            told => told,
-        };
-        if told.is_err() {
+        let told = redis.link.tell("bump", &keys, set).await;
+        if let Err(miss) = told {
             telemetry::count_lost_bump();
+            if miss == Miss::Failed {
+                // A Redis that is full takes nothing, but it can still forget. As good as a bump for what is stored; not
+                // for a reader who has just seen that there was no generation.
+                let _ = redis.link.tell("forget", &keys, |key| Cmd::del(key)).await;
+            }
         }
     }
 }
@@ -219,16 +226,30 @@ impl Redis {
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<Document, Error> {
         let flight = self.flights.join(slot.key.clone(), seen);
-        let mut is_ours = false;
-        let document = flight.cell.get_or_try_init(|| {
-            is_ours = true;
-            load
+        let (mut load, mut failure) = (Some(load), None);
+        let shared = flight.cell.get_or_init(|| async {
+            let result = match load.take() {
+                Some(load) => load.await,
+                None => return None,
+            };
+            result.map_err(|error| failure = Some(error)).ok()
         });
-        let document = document.await?.clone();
-        if is_ours {
-            self.store(slot, &flight.name.1, &document).await;
+        let shared = shared.await.clone();
+        match (load, failure, shared) {
+            // What has failed for another may still work for us.
+            (Some(load), _, None) => load.await,
+            (Some(_), _, Some(document)) => Ok(document),
+            (None, Some(error), _) => Err(error),
+            (None, None, document) => {
+                let document = document.ok_or(Error::Internal { context: "loading", source: None })?;
+                self.store(slot, &flight.name.1, &document).await;
+                Ok(document)
+            }
         }
-        Ok(document)
+    }
+
+    async fn forget(&self, slot: &Slot) {
+        let _ = self.link.ask::<i64>("forget", &Cmd::del(self.key(&slot.key))).await;
     }
 
     async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
@@ -254,7 +275,7 @@ type FlightName = (String, Vec<Vec<u8>>);
 
 /// What is being loaded in this environment right now.
 #[derive(Default)]
-struct Flights(Mutex<HashMap<FlightName, Weak<OnceCell<Document>>>>);
+struct Flights(Mutex<HashMap<FlightName, Weak<OnceCell<Option<Document>>>>>);
 
 impl Flights {
     fn join(&self, key: String, seen: Vec<Vec<u8>>) -> Flight<'_> {
@@ -273,7 +294,8 @@ impl Flights {
 struct Flight<'a> {
     flights: &'a Flights,
     name: FlightName,
-    cell: Arc<OnceCell<Document>>,
+    /// What was loaded, or nothing where that failed.
+    cell: Arc<OnceCell<Option<Document>>>,
 }
 
 impl Drop for Flight<'_> {

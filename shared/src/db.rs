@@ -33,8 +33,12 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 const CHECK_LIMIT: Duration = Duration::from_millis(250);
 /// An idle connection older than this is not worth asking: proxies and firewalls will have dropped it.
 const DISCARDED_IDLE: Duration = Duration::from_secs(240);
-/// Asking whether the server is there takes a connection and a round trip.
+/// Asking whether the server is there takes a round trip.
 const PROBE_LIMIT: Duration = Duration::from_secs(1);
+/// Before that, others may have to give a connection back.
+const PROBE_PATIENCE: Duration = Duration::from_secs(10);
+/// A server that says nothing for so long is silent. Less may be our own haste.
+const SILENCE: Duration = Duration::from_secs(1);
 /// How often a transaction that lost against another is tried again.
 const CONFLICT_RETRIES: u32 = 3;
 
@@ -76,7 +80,8 @@ impl Database {
     pub fn new(config: &Config) -> Result<Self, Error> {
         let mut target = tokio_postgres::Config::from_str(&config.database_url)
             .map_err(|error| Error::internal("reading DATABASE_URL", error))?;
-        target.connect_timeout(CONNECT_LIMIT).keepalives_idle(Duration::from_secs(60));
+        // The pool bounds connecting: a time-out there is told apart from a refusal.
+        target.keepalives_idle(Duration::from_secs(60));
         if target.get_application_name().is_none() {
             target.application_name("lectern");
         }
@@ -123,7 +128,11 @@ impl Database {
                 FailureKind::Unreachable => attempt == 1,
                 FailureKind::Lost => attempt == 1 && repeat == Repeat::Safe,
                 FailureKind::Contention => attempt <= CONFLICT_RETRIES,
-                FailureKind::Away | FailureKind::TimedOut | FailureKind::Constraint | FailureKind::Fault => false,
+                FailureKind::Away
+                | FailureKind::TimedOut
+                | FailureKind::NotMigrated
+                | FailureKind::Constraint
+                | FailureKind::Fault => false,
             };
             if !again || Instant::now() >= deadline {
                 return Err(failure);
@@ -160,18 +169,22 @@ impl Database {
         if !self.breaker.admits() {
             return Err(Failure::new(FailureKind::Away, statement.name, None, "the server said nothing a moment ago"));
         }
-        self.attempt_anyway(statement, params, deadline).await
+        let connection = self.checkout(statement.name, deadline).await?;
+        self.run(connection, statement, params, deadline).await
     }
 
-    /// An attempt that does not ask the breaker, but tells it.
-    async fn attempt_anyway(
+    async fn run(
         &self,
+        connection: Object,
         statement: Statement,
         params: &[Param<'_>],
         deadline: Instant,
     ) -> Result<Vec<Row>, Failure> {
-        let connection = self.checkout(statement.name, deadline).await?;
+        let started = Instant::now();
         let result = self.timed(statement, deadline, connection.query_typed(statement.sql, params)).await;
+        if result.as_ref().is_err_and(|failure| failure.is_silence && started.elapsed() >= SILENCE) {
+            self.fell_silent(started);
+        }
         if result.as_ref().is_err_and(Failure::spoils_connection) {
             drop(Object::take(connection));
         }
@@ -180,7 +193,10 @@ impl Database {
 
     /// Whether the server answers right now, whatever was the matter a moment ago.
     pub async fn is_there(&self) -> bool {
-        self.attempt_anyway(PROBE, &[], Instant::now() + PROBE_LIMIT).await.is_ok()
+        match self.checkout(PROBE.name, Instant::now() + PROBE_PATIENCE).await {
+            Ok(connection) => self.run(connection, PROBE, &[], Instant::now() + PROBE_LIMIT).await.is_ok(),
+            Err(_) => false,
+        }
     }
 
     async fn checkout(&self, name: &'static str, deadline: Instant) -> Result<Object, Failure> {
@@ -220,8 +236,8 @@ impl Database {
                 answer.map_err(|error| Failure::of(statement.name, error))
             }
             Err(error) => {
-                self.fell_silent(started);
-                Err(Failure::new(FailureKind::TimedOut, statement.name, None, error))
+                let failure = Failure::new(FailureKind::TimedOut, statement.name, None, error);
+                Err(Failure { is_silence: true, ..failure })
             }
         };
         let took = started.elapsed();
@@ -325,6 +341,8 @@ pub enum FailureKind {
     TimedOut,
     /// Deadlock, serialization failure, lock not available: rolled back, and likely to work the next time.
     Contention,
+    /// The schema is not the one that this binary was made for: `migrate` has not run yet.
+    NotMigrated,
     /// A constraint said no.
     Constraint,
     /// Anything else: a fault of ours.
@@ -339,6 +357,7 @@ impl FailureKind {
             Self::Lost => "lost",
             Self::TimedOut => "timed_out",
             Self::Contention => "contention",
+            Self::NotMigrated => "not_migrated",
             Self::Constraint => "constraint",
             Self::Fault => "fault",
         }
@@ -355,6 +374,8 @@ pub struct Failure {
     pub statement: &'static str,
     /// The constraint that was violated, where one was.
     pub constraint: Option<String>,
+    /// Whether it was we who waited no longer.
+    is_silence: bool,
     #[source]
     source: Box<dyn std::error::Error + Send + Sync>,
 }
@@ -366,7 +387,7 @@ impl Failure {
         constraint: Option<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self { kind, statement, constraint, source: source.into() }
+        Self { kind, statement, constraint, is_silence: false, source: source.into() }
     }
 
     /// An answer of the database that we did not expect.
@@ -408,7 +429,8 @@ impl From<Failure> for Error {
             | FailureKind::Unreachable
             | FailureKind::Lost
             | FailureKind::TimedOut
-            | FailureKind::Contention => Self::unavailable("PostgreSQL", failure),
+            | FailureKind::Contention
+            | FailureKind::NotMigrated => Self::unavailable("PostgreSQL", failure),
             FailureKind::Constraint | FailureKind::Fault => Self::internal("PostgreSQL", failure),
         }
     }
@@ -434,6 +456,9 @@ fn classify(code: Option<&SqlState>) -> FailureKind {
             _,
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE,
         ) => FailureKind::Contention,
+        (_, &SqlState::UNDEFINED_FUNCTION | &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => {
+            FailureKind::NotMigrated
+        }
         // Too many connections, out of memory or disk: the server refused before it did anything.
         ("53", _) => FailureKind::Unreachable,
         ("23", _) => FailureKind::Constraint,
@@ -464,7 +489,9 @@ mod tests {
             ("53300", FailureKind::Unreachable),
             ("23505", FailureKind::Constraint),
             ("22001", FailureKind::Fault),
-            ("42P01", FailureKind::Fault),
+            ("42P01", FailureKind::NotMigrated),
+            ("42883", FailureKind::NotMigrated),
+            ("42601", FailureKind::Fault),
             ("28P01", FailureKind::Fault),
         ] {
             assert_eq!(classify(Some(&SqlState::from_code(code))), kind, "{code}");

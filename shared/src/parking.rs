@@ -93,6 +93,19 @@ impl Outcome {
     }
 }
 
+/// The end of a submission's wait.
+#[derive(Debug, Clone, Copy)]
+pub struct End<'a> {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What is said of each item, as JSON.
+    pub results: &'a [u8],
+    /// For how long it can be asked for.
+    pub keep: TimeDelta,
+    /// Whether the body stays, for a person who finds that more of it should have counted.
+    pub keeps_body: bool,
+}
+
 /// What is known of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
@@ -109,6 +122,8 @@ pub struct Status {
 pub struct Page {
     /// The submissions.
     pub submissions: Vec<Submission>,
+    /// How many beside them cannot be read: of a newer version, perhaps. They stay for who understands them.
+    pub unreadable: u64,
     /// Behind which the next page begins, where there is one.
     pub behind: Option<Uuid>,
 }
@@ -165,15 +180,17 @@ impl Parking {
         let answer = query.send().await.map_err(|error| away("parking.pending", error.into_service_error()))?;
         let behind = answer.last_evaluated_key.as_ref().and_then(id);
         let items = answer.items.unwrap_or_default();
-        let submissions = items.iter().filter_map(|item| {
-            let read = read_pending(item);
-            if read.is_none() {
-                // Of a newer version, perhaps: it stays for who understands it.
-                tracing::error!(submission = text(item, SORT_KEY), "a parked submission cannot be read");
+        let mut page = Page { behind, ..Page::default() };
+        for item in &items {
+            match read_pending(item) {
+                Some(submission) => page.submissions.push(submission),
+                None => {
+                    page.unreadable += 1;
+                    tracing::error!(submission = text(item, SORT_KEY), "a parked submission cannot be read");
+                }
             }
-            read
-        });
-        Ok(Page { submissions: submissions.collect(), behind })
+        }
+        Ok(page)
     }
 
     /// How many submissions of a shard wait.
@@ -211,24 +228,16 @@ impl Parking {
     /// Ends the wait of a submission: it is pending no more, and its outcome can be read for a while.
     ///
     /// Nothing changes where that has been done already: the first outcome stays.
-    pub async fn finish(
-        &self,
-        submission: &Submission,
-        outcome: Outcome,
-        results: &[u8],
-        keep: TimeDelta,
-        now: DateTime<Utc>,
-    ) -> Result<(), Error> {
+    pub async fn finish(&self, submission: &Submission, end: &End<'_>, now: DateTime<Utc>) -> Result<(), Error> {
         let mut item = key(finished(submission.id), submission.id);
         item.insert("sender".to_owned(), AttributeValue::S(submission.sender.clone()));
         item.insert("accepted_at".to_owned(), time(submission.accepted_at));
         item.insert("finished_at".to_owned(), time(now));
-        item.insert("status".to_owned(), AttributeValue::S(outcome.as_str().to_owned()));
-        item.insert("results".to_owned(), pack(results)?.0);
-        item.insert(EXPIRY.to_owned(), AttributeValue::N((now + keep).timestamp().to_string()));
+        item.insert("status".to_owned(), AttributeValue::S(end.outcome.as_str().to_owned()));
+        item.insert("results".to_owned(), pack(end.results)?.0);
+        item.insert(EXPIRY.to_owned(), AttributeValue::N((now + end.keep).timestamp().to_string()));
         let (body, _) = pack(&submission.body)?;
-        if outcome == Outcome::Rejected && fits_beside(&item, &body) {
-            // For a person who finds that it should have counted.
+        if end.keeps_body && fits_beside(&item, &body) {
             item.insert("body".to_owned(), body);
         }
         let table = &self.settings.table;

@@ -209,8 +209,13 @@ pub struct Recorded {
 pub enum Occasion {
     /// Its sender waits.
     Request,
-    /// It was accepted while PostgreSQL was away, and may take this long now.
-    Replay(Duration),
+    /// It was accepted while PostgreSQL was away.
+    Replay {
+        /// How long it may take now.
+        budget: Duration,
+        /// How old an event was allowed to be then, in days.
+        max_age_days: u32,
+    },
 }
 
 /// Records a batch in one round trip; good items are applied together, the others are told one by one.
@@ -227,12 +232,14 @@ pub async fn record(
     let times: Vec<i32> = events.iter().map(|event| event.time_spent).collect();
     let completions: Vec<bool> = events.iter().map(|event| event.completed).collect();
     let occurrences: Vec<Option<DateTime<Utc>>> = events.iter().map(|event| event.occurred_at).collect();
-    let oldest = accepted_at - TimeDelta::days(app.config.progress_max_event_age_days.into());
-    let newest = accepted_at + CLOCK_SKEW;
-    let (was_parked, budget) = match occasion {
-        Occasion::Request => (false, REQUEST_BUDGET.min(app.config.database_budget)),
-        Occasion::Replay(budget) => (true, budget),
+    let (was_parked, budget, max_age_days) = match occasion {
+        Occasion::Request => {
+            (false, REQUEST_BUDGET.min(app.config.database_budget), app.config.progress_max_event_age_days)
+        }
+        Occasion::Replay { budget, max_age_days } => (true, budget, max_age_days),
     };
+    let oldest = accepted_at - TimeDelta::days(max_age_days.into());
+    let newest = accepted_at + CLOCK_SKEW;
     let params: [Param<'_>; 11] = [
         (&users, Type::TEXT_ARRAY),
         (&event_ids, Type::UUID_ARRAY),

@@ -140,7 +140,10 @@ pub async fn update(
     let changed = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await;
     let answer = match changed {
         Ok(Some(row)) => column(&row, "body"),
-        Ok(None) => Err(Error::Stale { current: column(&managed(app, caller, course).await?, "version")? }),
+        Ok(None) => match managed(app, caller, course).await {
+            Ok(row) => column(&row, "version").and_then(|current| Err(Error::Stale { current })),
+            Err(error) => Err(error),
+        },
         Err(failure) => Err(failure.into()),
     };
     // After a failure too: it may have taken effect without our hearing of it. Who then reads again must see it.
@@ -156,11 +159,14 @@ async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
     app.cache.bump(&generations).await;
 }
 
-/// How long a change is told to the cache again: longer than from one run to the next.
-const RECENTLY: TimeDelta = TimeDelta::minutes(3);
+/// How long a change is told to the cache again: longer than anything old stays fresh, because the cache itself may be away
+/// for longer than from one run to the next.
+const RECENTLY: TimeDelta = TimeDelta::minutes(12);
 
-const RECENT: Statement =
-    Statement { name: "publication.recent", sql: "select courses.id from courses where courses.updated_at > $1" };
+const RECENT: Statement = Statement {
+    name: "publication.recent",
+    sql: "select courses.id, courses.status = 'published' as is_published from courses where courses.updated_at > $1",
+};
 
 /// Tells the cache once more what changed lately.
 ///
@@ -169,14 +175,21 @@ const RECENT: Statement =
 pub async fn remind_cache(app: &App, now: DateTime<Utc>) -> Result<(), Error> {
     // All courses are read for this: thousands, in a few milliseconds.
     let rows = app.db.query(RECENT, &[(&(now - RECENTLY), Type::TIMESTAMPTZ)], Repeat::Safe).await?;
-    let mut generations = Vec::new();
+    let (mut generations, mut withdrawn) = (Vec::new(), Vec::new());
     for row in &rows {
         let course = column(row, "id")?;
-        generations.extend([courses::generation(course), courses::visibility(course)]);
+        generations.push(courses::generation(course));
+        if !column::<bool>(row, "is_published")? {
+            withdrawn.push(courses::visibility(course));
+        }
     }
     if !generations.is_empty() {
-        generations.extend([catalogue::generation(), catalogue::visibility()]);
+        generations.push(catalogue::generation());
     }
+    if !withdrawn.is_empty() {
+        withdrawn.push(catalogue::visibility());
+    }
+    generations.extend(withdrawn);
     app.cache.bump(&generations).await;
     Ok(())
 }
@@ -198,15 +211,11 @@ pub async fn archive(
     ];
     let answer = match app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => {
-            let row = managed(app, caller, course).await?;
+        Ok(None) => managed(app, caller, course).await.and_then(|row| match column::<&str>(&row, "status")? {
             // Archived already is what was asked for.
-            if column::<&str>(&row, "status")? == "archived" {
-                Ok(())
-            } else {
-                Err(Error::Stale { current: column(&row, "version")? })
-            }
-        }
+            "archived" => Ok(()),
+            _ => Err(Error::Stale { current: column(&row, "version")? }),
+        }),
         Err(failure) => Err(failure.into()),
     };
     // As in `update`.

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, reason},
     ids,
     ledger::{self, LONGEST_PARKING},
-    parking::{Outcome, Parking, SHARDS, Submission},
+    parking::{End, Outcome, Parking, SHARDS, Submission},
     progress::{self, Occasion, ProgressEvent, Recorded},
     telemetry,
 };
@@ -53,6 +53,8 @@ const CANARY: &str = "";
 struct Batch {
     /// Whether the sender may act for others.
     service: bool,
+    /// How old an event was allowed to be when it was accepted.
+    max_age_days: u32,
     /// Parked by ourselves to prove that all of this works.
     #[serde(default)]
     canary: bool,
@@ -82,7 +84,8 @@ pub async fn receive(
     };
     let Some(parking) = &app.parking else { return Err(away) };
     tracing::warn!(error = telemetry::chain(&away), "PostgreSQL is away: a batch is parked");
-    let batch = Batch { service: caller.service, canary: false, events };
+    let max_age_days = app.config.progress_max_event_age_days;
+    let batch = Batch { service: caller.service, max_age_days, canary: false, events };
     Ok(Received::Parked(park(parking, &caller.user, accepted_at, &batch).await?))
 }
 
@@ -117,7 +120,7 @@ pub async fn status(app: &App, caller: &Caller, id: Uuid, now: DateTime<Utc>) ->
     Ok((serde_json::to_string(&answer).map_err(unreadable)?.into(), Source::Bypass))
 }
 
-/// What a replay came to, in submissions; canaries are not counted.
+/// What a replay came to, in submissions; a canary is counted only where it has to stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Replayed {
     /// Of which something counts now.
@@ -143,7 +146,7 @@ pub async fn replay(app: &App, now: DateTime<Utc>, deadline: Instant) -> Result<
     run.over.store(!app.db.is_there().await, Ordering::Relaxed);
     let canary = run.send_canary().await?;
     run.drain().await?;
-    run.look_after(canary).await?;
+    run.look_after(canary).await;
     run.tell().await
 }
 
@@ -193,15 +196,21 @@ impl<'a> Run<'a> {
             let mut next = Vec::new();
             for ((shard, _), page) in ends.iter().zip(pages) {
                 submissions.extend(page.submissions);
+                self.left.fetch_add(page.unreadable, Ordering::Relaxed);
                 next.extend(page.behind.map(|id| (*shard, Some(id))));
             }
             ends = next;
             let (ready, later): (Vec<_>, Vec<_>) =
                 submissions.into_iter().partition(|submission| submission.attempts < TROUBLESOME);
-            troublesome.extend(later);
+            for submission in later {
+                if troublesome.len() < MOST_TROUBLESOME {
+                    troublesome.push(submission);
+                } else {
+                    self.leave(&submission);
+                }
+            }
             self.replay_all(ready, LANES).await;
-            let is_full = troublesome.len() >= MOST_TROUBLESOME;
-            if !ends.is_empty() && (self.is_over() || is_full) {
+            if !ends.is_empty() && self.is_over() {
                 self.cut.store(true, Ordering::Relaxed);
                 break;
             }
@@ -224,53 +233,67 @@ impl<'a> Run<'a> {
         if let Err(error) = self.apply(submission).await {
             tracing::warn!(submission = %submission.id, error = telemetry::chain(&error), "a submission was not replayed");
             self.leave(submission);
-            // Was it this batch, or is nobody there? Only the former is worth a note.
-            if self.app.db.is_there().await {
+            // Was it this batch, or is nobody there, or had we no more time? Only the first is worth a note.
+            if matches!(error, Error::Unavailable { .. }) && !self.app.db.is_there().await {
+                self.over.store(true, Ordering::Relaxed);
+            }
+            if !self.is_over() {
                 let noted = self.parking.note_failure(submission.id, &telemetry::chain(&error)).await;
                 self.over.fetch_or(noted.is_err(), Ordering::Relaxed);
-            } else {
-                self.over.store(true, Ordering::Relaxed);
             }
         }
     }
 
     async fn apply(&self, submission: &Submission) -> Result<(), Error> {
-        let batch: Batch =
-            serde_json::from_slice(&submission.body).map_err(|error| Error::internal("reading a submission", error))?;
-        let (outcome, results) = if submission.accepted_at < self.now - LONGEST_PARKING {
-            too_late(self.app, &batch).await?
-        } else {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let occasion = Occasion::Replay(REPLAY_BUDGET.min(left));
-            let sender =
-                Caller { user: submission.sender.clone(), service: batch.service, instructor: false, admin: false };
-            let accepted_at = submission.accepted_at;
-            let recorded = progress::record(self.app, &sender, &batch.events, accepted_at, occasion).await?;
-            let counts = recorded.recorded + recorded.duplicates > 0;
-            (if counts { Outcome::Applied } else { Outcome::Rejected }, results_of(&recorded.body)?)
+        let is_late = submission.accepted_at < self.now - LONGEST_PARKING;
+        let batch: Batch = match serde_json::from_slice(&submission.body) {
+            Ok(batch) => batch,
+            // Nobody has come who understands it.
+            Err(_) if is_late => Batch { service: false, max_age_days: 0, canary: false, events: Vec::new() },
+            Err(error) => return Err(Error::internal("reading a submission", error)),
         };
-        let keep = match outcome {
-            _ if batch.canary => KEEP_CANARY,
-            Outcome::Applied => KEEP_APPLIED,
-            Outcome::Rejected => KEEP_REJECTED,
+        let judged =
+            if is_late { judge_late(self.app, &batch).await? } else { self.record(submission, &batch).await? };
+        let end = End {
+            outcome: if judged.counts { Outcome::Applied } else { Outcome::Rejected },
+            results: &judged.results,
+            keep: match judged.rejected {
+                _ if batch.canary => KEEP_CANARY,
+                0 if judged.counts => KEEP_APPLIED,
+                _ => KEEP_REJECTED,
+            },
+            keeps_body: !batch.canary && (judged.rejected > 0 || !judged.counts),
         };
-        self.parking.finish(submission, outcome, &results, keep, self.now).await?;
-        match outcome {
-            _ if batch.canary => {
-                self.canaries.fetch_add(1, Ordering::Relaxed);
-                if outcome == Outcome::Applied {
-                    tracing::error!(submission = %submission.id, "a canary counted");
-                }
-            }
-            Outcome::Applied => {
-                self.applied.fetch_add(1, Ordering::Relaxed);
-            }
-            Outcome::Rejected => {
-                self.rejected.fetch_add(1, Ordering::Relaxed);
-                tracing::error!(submission = %submission.id, "a submission was rejected: none of its events can count");
-            }
+        self.parking.finish(submission, &end, self.now).await?;
+        let counter = match end.outcome {
+            _ if batch.canary => &self.canaries,
+            Outcome::Applied => &self.applied,
+            Outcome::Rejected => &self.rejected,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if end.keeps_body {
+            // Somebody has been promised that these would be looked at.
+            tracing::error!(
+                submission = %submission.id,
+                events = batch.events.len(),
+                rejected = judged.rejected,
+                "events of a submission were rejected"
+            );
         }
         Ok(())
+    }
+
+    async fn record(&self, submission: &Submission, batch: &Batch) -> Result<Judged, Error> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        let occasion = Occasion::Replay { budget: REPLAY_BUDGET.min(left), max_age_days: batch.max_age_days };
+        let sender =
+            Caller { user: submission.sender.clone(), service: batch.service, instructor: false, admin: false };
+        let recorded = progress::record(self.app, &sender, &batch.events, submission.accepted_at, occasion).await?;
+        Ok(Judged {
+            counts: recorded.recorded + recorded.duplicates > 0,
+            rejected: recorded.rejected.try_into().unwrap_or_default(),
+            results: results_of(&recorded.body)?,
+        })
     }
 
     /// Parks a canary, an event of a section that does not exist: so the whole way is gone every minute, not only on a
@@ -287,20 +310,20 @@ impl<'a> Run<'a> {
             completed: false,
             occurred_at: None,
         };
-        let batch = Batch { service: false, canary: true, events: vec![event] };
+        let batch = Batch { service: false, max_age_days: 1, canary: true, events: vec![event] };
         park(self.parking, CANARY, self.now, &batch).await.map(Some)
     }
 
     /// Complains if the canary did not come through.
-    async fn look_after(&self, canary: Option<Uuid>) -> Result<(), Error> {
+    async fn look_after(&self, canary: Option<Uuid>) {
         let Some(id) = canary.filter(|_| self.canaries.load(Ordering::Relaxed) == 0 && !self.is_over()) else {
-            return Ok(());
+            return;
         };
         // Another run may have been faster.
-        if self.parking.find(id, self.now).await?.is_none_or(|status| status.ended.is_none()) {
+        let found = self.parking.find(id, self.now).await;
+        if !found.is_ok_and(|status| status.is_some_and(|status| status.ended.is_some())) {
             tracing::error!(submission = %id, "the canary did not come through");
         }
-        Ok(())
     }
 
     /// Sums up, and warns of what has waited for long.
@@ -344,16 +367,26 @@ fn results_of(answer: &str) -> Result<Vec<u8>, Error> {
     Ok(answer.results.get().as_bytes().to_vec())
 }
 
+/// What was said of a batch.
+struct Judged {
+    /// Whether any of its events counts.
+    counts: bool,
+    /// How many cannot.
+    rejected: u64,
+    results: Vec<u8>,
+}
+
 /// What becomes of a batch that has waited for too long: what the ledger does not know might be what it has forgotten.
-async fn too_late(app: &App, batch: &Batch) -> Result<(Outcome, Vec<u8>), Error> {
+async fn judge_late(app: &App, batch: &Batch) -> Result<Judged, Error> {
     let known = ledger::known(app, &batch.events).await?;
-    let judge = |event: &ProgressEvent| {
-        if known.contains(&(event.user.clone(), event.id)) {
-            json!({"eventId": event.id, "status": "duplicate", "code": null})
-        } else {
-            json!({"eventId": event.id, "status": "rejected", "code": "parked_too_long"})
-        }
+    let is_known = |event: &&ProgressEvent| known.contains(&(event.user.clone(), event.id));
+    let judge = |event: &ProgressEvent| match is_known(&event) {
+        true => json!({"eventId": event.id, "status": "duplicate", "code": null}),
+        false => json!({"eventId": event.id, "status": "rejected", "code": "parked_too_long"}),
     };
-    let results = Value::from_iter(batch.events.iter().map(judge)).to_string().into_bytes();
-    Ok((if known.is_empty() { Outcome::Rejected } else { Outcome::Applied }, results))
+    Ok(Judged {
+        counts: !known.is_empty(),
+        rejected: (batch.events.len() - batch.events.iter().filter(is_known).count()) as u64,
+        results: Value::from_iter(batch.events.iter().map(judge)).to_string().into_bytes(),
+    })
 }

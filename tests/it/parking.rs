@@ -269,7 +269,7 @@ async fn a_backlog_is_read_page_by_page_and_a_run_that_is_out_of_time_counts_wha
     let (lectern, cut_off, course) = with_and_without_postgres().await;
     let app = cut_off.app();
     let parking = app.parking.as_ref().unwrap();
-    let body = json!({"service": false, "events": [{"userId": "alice", "eventId": uuid::Uuid::now_v7(),
+    let body = json!({"service": false, "maxAgeDays": 30, "events": [{"userId": "alice", "eventId": uuid::Uuid::now_v7(),
         "sectionId": course.sections[0], "timeSpent": 1, "completed": false, "occurredAt": null}]});
     for _ in 0..900 {
         let submission = parking::Submission::new("alice", Utc::now(), body.to_string().into_bytes());
@@ -476,7 +476,7 @@ async fn what_was_withdrawn_is_not_shown_as_a_stale_copy() {
 async fn a_batch_that_was_put_twice_by_a_late_request_is_finished_once() {
     let (lectern, _, course) = with_and_without_postgres().await;
     let parking = lectern.app().parking.as_ref().unwrap();
-    let body = json!({"service": false, "events": [{"userId": "alice", "eventId": uuid::Uuid::now_v7(),
+    let body = json!({"service": false, "maxAgeDays": 30, "events": [{"userId": "alice", "eventId": uuid::Uuid::now_v7(),
         "sectionId": course.sections[0], "timeSpent": 1, "completed": false, "occurredAt": null}]});
     let submission = parking::Submission::new("alice", Utc::now(), body.to_string().into_bytes());
     parking.put(&submission).await.unwrap();

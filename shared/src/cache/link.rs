@@ -153,7 +153,8 @@ impl Link {
     /// without a time-out are sent once more, made anew too.
     async fn step<T: FromRedisValue>(&self, step: &'static str, commands: impl Fn() -> Pipeline) -> Result<T, Miss> {
         let started = Instant::now();
-        let limit = if self.breaker.is_open() { HURRIED_LIMIT } else { self.connect_limit + STEP_MARGIN };
+        let is_hurried = self.breaker.is_open();
+        let limit = if is_hurried { HURRIED_LIMIT } else { self.connect_limit + STEP_MARGIN };
         let work = async {
             let mut connection = self.connection()?;
             match commands().query_async(&mut connection).await {
@@ -172,7 +173,8 @@ impl Link {
         };
         telemetry::count_cache_failure();
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if miss == Miss::Silent || failures >= FAILURES_TO_OPEN {
+        // In a hurry, a new connection may just have had too little time; the next one goes on opening it.
+        if !is_hurried && (miss == Miss::Silent || failures >= FAILURES_TO_OPEN) {
             self.leave_alone(step, started, &error);
         }
         Err(miss)
