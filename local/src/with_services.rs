@@ -1,6 +1,6 @@
 //! `lectern with-services -- <command…>`: runs a command, usually the tests, beside servers of its own.
 //!
-//! A PostgreSQL, a Redis and a stand-in for `DynamoDB`, which go away with it. It minds no other server, and no other run of
+//! A PostgreSQL, a Redis, a cluster of Redis and a stand-in for `DynamoDB`, which go away with it. It minds no other server, and no other run of
 //! itself.
 
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ use crate::say::note;
 use crate::services::Home;
 use crate::services::dynamodb::DynamoDb;
 use crate::services::postgres::{self, Postgres, Profile};
-use crate::services::redis::{self, Program, Redis};
+use crate::services::redis::{self, Cluster, Program, Redis};
 use crate::signals::Signals;
 use crate::workspace::{Lock, Workspace};
 
@@ -45,19 +45,20 @@ pub async fn with_services(workspace: &Workspace, command: &[OsString]) -> Resul
         signal = signals.next() => return Ok(exit_code_of(signal)),
     };
     let mut command = Command::new(program);
-    command.args(arguments).envs(servers.environment());
+    command.args(arguments).envs(servers.environment()).env("LECTERN_TEST_HOME", run.home.path());
     let ended = match command.spawn().context(|| format!("{} could not be started", program.display())) {
         Ok(mut child) => supervise(&mut child, &mut signals).await,
         Err(error) => Err(error),
     };
     servers.stop().await?;
-    run.clean_up()?;
+    run.clean_up().await?;
     ended.map(exit_code)
 }
 
 struct Servers {
     postgres: Postgres,
     redis: Redis,
+    redis_cluster: Cluster,
     redis_program: Program,
     dynamodb: DynamoDb,
 }
@@ -65,18 +66,20 @@ struct Servers {
 impl Servers {
     async fn start(home: &Home, tools: &Home) -> Result<Self> {
         let redis_program = Program::find_or_fetch(tools).await?;
-        let (postgres, redis, dynamodb) = tokio::try_join!(
+        let (postgres, redis, redis_cluster, dynamodb) = tokio::try_join!(
             Postgres::start(home, Profile::Throwaway),
             Redis::start(home, &redis_program, REDIS_DATABASES),
+            Cluster::start(home, &redis_program),
             DynamoDb::start(None)
         )?;
-        Ok(Self { postgres, redis, redis_program, dynamodb })
+        Ok(Self { postgres, redis, redis_cluster, redis_program, dynamodb })
     }
 
-    fn environment(&self) -> [(&'static str, OsString); 5] {
+    fn environment(&self) -> [(&'static str, OsString); 6] {
         [
             ("LECTERN_TEST_DATABASE_URL", self.postgres.url("postgres").into()),
             ("LECTERN_TEST_REDIS_URL", self.redis.url().into()),
+            ("LECTERN_TEST_REDIS_CLUSTER_URL", self.redis_cluster.url().into()),
             ("LECTERN_TEST_DYNAMODB_URL", self.dynamodb.url().into()),
             ("LECTERN_TEST_PG_BIN", self.postgres.binaries().directory().into()),
             ("LECTERN_TEST_REDIS_SERVER", self.redis_program.path().into()),
@@ -84,8 +87,9 @@ impl Servers {
     }
 
     async fn stop(self) -> Result<()> {
-        let (postgres, redis) = tokio::join!(self.postgres.stop(), self.redis.stop());
-        postgres.and(redis)
+        let (postgres, redis, cluster) =
+            tokio::join!(self.postgres.stop(), self.redis.stop(), self.redis_cluster.stop());
+        postgres.and(redis).and(cluster)
     }
 }
 
@@ -115,8 +119,10 @@ impl Run {
         &self.home
     }
 
-    fn clean_up(self) -> Result<()> {
+    /// Also stops what the command itself has started in the directory, and has not stopped.
+    async fn clean_up(self) -> Result<()> {
         let path = self.home.path();
+        redis::end_leftovers_in(&self.home).await?;
         fs::remove_dir_all(path).context(|| format!("{} could not be removed", path.display()))
     }
 }
@@ -132,7 +138,7 @@ async fn sweep(home: &Home) -> Result<()> {
         let Ok(_lock) = Lock::take(&path.join("lock"))? else { continue };
         let left = home.within(&name)?;
         postgres::end_leftover_in(&left).await?;
-        redis::end_leftover_in(&left).await?;
+        redis::end_leftovers_in(&left).await?;
         fs::remove_dir_all(&path).context(|| format!("{} could not be removed", path.display()))?;
     }
     Ok(())

@@ -176,6 +176,8 @@ async fn a_command_runs_beside_servers_that_go_away_with_it() {
     let script = r#"
         case "$LECTERN_TEST_DATABASE_URL" in postgres://*@127.0.0.1:*/postgres) ;; *) exit 1 ;; esac
         case "$LECTERN_TEST_REDIS_URL" in redis://:*@127.0.0.1:*) ;; *) exit 2 ;; esac
+        case "$LECTERN_TEST_REDIS_CLUSTER_URL" in redis://:*@127.0.0.1:*) ;; *) exit 6 ;; esac
+        test -d "$LECTERN_TEST_HOME/redis" || exit 8
         test -x "$LECTERN_TEST_PG_BIN/initdb" || exit 3
         test -x "$LECTERN_TEST_REDIS_SERVER" || exit 4
         ls -d .lectern/test-*/postgres/data > /dev/null || exit 5

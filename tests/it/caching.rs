@@ -1,4 +1,4 @@
-//! The cache as a client notices it: not at all, but for `X-Cache`.
+//! The cache as a client notices it: not at all, but for `X-Cache`. On one Redis and on a cluster it is the same.
 
 use std::time::Duration;
 
@@ -10,25 +10,56 @@ use shared::{
     error::Error,
 };
 
-use crate::support::{Course, Lectern, event};
+use crate::{
+    redis_servers,
+    support::{Course, Kind, Lectern, event},
+};
 
 const OK: StatusCode = StatusCode::OK;
+
+/// Makes two tests of each, one for either kind of cache.
+macro_rules! on_a_node_and_on_a_cluster {
+    ($($test:ident,)+) => {
+        mod on_a_node {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Kind::Node).await;
+            })+
+        }
+        mod on_a_cluster {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Kind::Cluster).await;
+            })+
+        }
+    };
+}
+
+on_a_node_and_on_a_cluster! {
+    a_second_read_is_a_hit_with_the_same_bytes_and_headers,
+    what_is_public_may_be_shared_and_what_is_personal_may_not,
+    every_write_shows_in_the_next_read_of_every_environment,
+    enrolling_shows_at_once_though_not_being_enrolled_was_read_before,
+    garbage_in_redis_is_a_miss,
+    a_reader_that_loaded_before_a_write_stores_nothing_after_it,
+    a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_lost,
+    what_a_service_does_in_many_courses_shows_at_once,
+}
 
 /// The three routes that are cached.
 fn cached_paths(course: &Course) -> [String; 3] {
     ["/courses".to_owned(), format!("/courses/{}", course.id), format!("/courses/{}/progress", course.id)]
 }
 
-async fn started() -> (Lectern, Course) {
-    let lectern = Lectern::start().await;
+async fn started(kind: Kind) -> (Lectern, Course) {
+    let lectern = Lectern::start_on(kind).await;
     let course = lectern.course("teacher", &[2]).await;
     lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);
     (lectern, course)
 }
 
-#[tokio::test]
-async fn a_second_read_is_a_hit_with_the_same_bytes_and_headers() {
-    let (lectern, course) = started().await;
+async fn a_second_read_is_a_hit_with_the_same_bytes_and_headers(kind: Kind) {
+    let (lectern, course) = started(kind).await;
     let alice = lectern.learner("alice");
     for path in cached_paths(&course) {
         let (miss, hit) = (alice.get(&path).await, alice.get(&path).await);
@@ -42,9 +73,8 @@ async fn a_second_read_is_a_hit_with_the_same_bytes_and_headers() {
     assert!(!hit.header("link").is_empty());
 }
 
-#[tokio::test]
-async fn what_is_public_may_be_shared_and_what_is_personal_may_not() {
-    let (lectern, course) = started().await;
+async fn what_is_public_may_be_shared_and_what_is_personal_may_not(kind: Kind) {
+    let (lectern, course) = started(kind).await;
     let alice = lectern.learner("alice");
     let [list, detail, summary] = cached_paths(&course);
     for path in [list, detail] {
@@ -55,9 +85,8 @@ async fn what_is_public_may_be_shared_and_what_is_personal_may_not() {
     }
 }
 
-#[tokio::test]
-async fn every_write_shows_in_the_next_read_of_every_environment() {
-    let (lectern, course) = started().await;
+async fn every_write_shows_in_the_next_read_of_every_environment(kind: Kind) {
+    let (lectern, course) = started(kind).await;
     let other = lectern.another().await;
     let (alice, there) = (lectern.learner("alice"), other.learner("alice"));
     let [list, detail, summary] = cached_paths(&course);
@@ -99,9 +128,8 @@ async fn every_write_shows_in_the_next_read_of_every_environment() {
     assert_eq!(seen(&list).await.expect(OK)["courses"].as_array().unwrap().len(), 1);
 }
 
-#[tokio::test]
-async fn enrolling_shows_at_once_though_not_being_enrolled_was_read_before() {
-    let lectern = Lectern::start().await;
+async fn enrolling_shows_at_once_though_not_being_enrolled_was_read_before(kind: Kind) {
+    let lectern = Lectern::start_on(kind).await;
     let course = lectern.course("teacher", &[1]).await;
     let summary = format!("/courses/{}/progress", course.id);
     let bob = lectern.learner("bob");
@@ -113,7 +141,7 @@ async fn enrolling_shows_at_once_though_not_being_enrolled_was_read_before() {
 
 #[tokio::test]
 async fn without_redis_or_with_a_dead_one_the_answers_are_the_same() {
-    let (lectern, course) = started().await;
+    let (lectern, course) = started(Kind::Node).await;
     let config = lectern.app().config.clone();
     let nobody_listens = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead = format!("redis://{}/", nobody_listens.local_addr().unwrap());
@@ -135,28 +163,31 @@ async fn without_redis_or_with_a_dead_one_the_answers_are_the_same() {
     }
 }
 
-#[tokio::test]
-async fn garbage_in_redis_is_a_miss() {
-    let (lectern, course) = started().await;
+async fn garbage_in_redis_is_a_miss(kind: Kind) {
+    let (lectern, course) = started(kind).await;
     let alice = lectern.learner("alice");
-    let redis = redis::Client::open(lectern.app().config.redis.clone().unwrap().url).unwrap();
-    let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+    let settings = lectern.app().config.redis.clone().unwrap();
+    let mut nodes = redis_servers::nodes(&settings).await;
     for path in cached_paths(&course) {
         let expected = alice.get(&path).await;
         assert_eq!(alice.get(&path).await.header("x-cache"), "hit");
-        let keys: Vec<String> = redis::cmd("KEYS").arg("*").query_async(&mut redis).await.unwrap();
-        assert!(!keys.is_empty());
-        for key in keys {
-            redis::cmd("SET").arg(key).arg(&b"\xff\x00 garbage"[..]).exec_async(&mut redis).await.unwrap();
+        let mut spoilt = 0;
+        for node in &mut nodes {
+            let pattern = format!("{}:*", settings.prefix);
+            let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(node).await.unwrap();
+            for key in &keys {
+                redis::cmd("SET").arg(key).arg(&b"\xff\x00 garbage"[..]).exec_async(node).await.unwrap();
+            }
+            spoilt += keys.len();
         }
+        assert!(spoilt > 0);
         let answer = alice.get(&path).await;
         assert_eq!((answer.status, &answer.text, answer.header("x-cache")), (OK, &expected.text, "miss"), "{path}");
     }
 }
 
-#[tokio::test]
-async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
-    let lectern = Lectern::start().await;
+async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it(kind: Kind) {
+    let lectern = Lectern::start_on(kind).await;
     let cache = Cache::new(lectern.app().config.redis.as_ref()).unwrap();
     let generation = Generation("{race}:g".to_owned());
     let slot = Slot {
@@ -187,7 +218,7 @@ async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it() {
 
 #[tokio::test]
 async fn a_write_is_seen_though_redis_dropped_the_connection_before_it() {
-    let (lectern, course) = started().await;
+    let (lectern, course) = started(Kind::Node).await;
     let alice = lectern.learner("alice");
     let [_, detail, summary] = cached_paths(&course);
     let kill = async || {
@@ -216,9 +247,8 @@ async fn a_write_is_seen_though_redis_dropped_the_connection_before_it() {
     alice.get(&detail).await.problem(404, "course_not_found");
 }
 
-#[tokio::test]
-async fn a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_lost() {
-    let (lectern, course) = started().await;
+async fn a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_lost(kind: Kind) {
+    let (lectern, course) = started(kind).await;
     // An environment that dies between its commit and its word to the cache.
     let dying = Lectern::start_with(|config| {
         *config = lectern.app().config.clone();
@@ -231,4 +261,32 @@ async fn a_repeated_batch_also_voids_what_was_cached_while_its_first_answer_was_
     dying.learner("alice").record(std::slice::from_ref(&sent)).await.expect(OK);
     assert_eq!(alice.record(&[sent]).await.expect(OK)["duplicates"], 1);
     assert_eq!(alice.summary(&course).await["completedSections"], 1);
+}
+
+async fn what_a_service_does_in_many_courses_shows_at_once(kind: Kind) {
+    let lectern = Lectern::start_on(kind).await;
+    let other = lectern.another().await;
+    let (service, there) = (lectern.service(), other.learner("alice"));
+    let mut courses = Vec::new();
+    for _ in 0..12 {
+        courses.push(lectern.course("teacher", &[1]).await);
+    }
+    for course in &courses {
+        let enrollments = json!({"enrollments": [{"userId": "alice"}]});
+        service.post(&format!("/courses/{}/enrollments", course.id), &enrollments).await.expect(OK);
+        for source in ["miss", "hit"] {
+            let summary = there.get(&format!("/courses/{}/progress", course.id)).await;
+            assert_eq!((&summary.expect(OK)["completedSections"], summary.header("x-cache")), (&json!(0), source));
+        }
+    }
+    let foreign = |course: &Course| {
+        let mut event = event(&course.sections[0], 1, true);
+        event["userId"] = json!("alice");
+        event
+    };
+    service.record(&courses.iter().map(foreign).collect::<Vec<_>>()).await.expect(OK);
+    for course in &courses {
+        let summary = there.get(&format!("/courses/{}/progress", course.id)).await;
+        assert_eq!((&summary.expect(OK)["completedSections"], summary.header("x-cache")), (&json!(1), "miss"));
+    }
 }

