@@ -7,6 +7,8 @@
 mod analytics;
 mod authoring;
 mod balance;
+mod cache_differential;
+mod cache_load;
 mod caching;
 mod chaos;
 mod conditional;

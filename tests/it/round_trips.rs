@@ -18,13 +18,13 @@ use crate::support::{Course, Lectern, course_body, event};
 const OK: StatusCode = StatusCode::OK;
 
 /// A pipe to a server that counts what asks for an answer.
-struct Tap {
-    address: String,
+pub(crate) struct Tap {
+    pub(crate) address: String,
     asked: Arc<AtomicUsize>,
 }
 
 impl Tap {
-    async fn to(server: &str, counter: fn() -> Box<dyn Counter>) -> Self {
+    pub(crate) async fn to(server: &str, counter: fn() -> Box<dyn Counter>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::new(AtomicUsize::new(0));
@@ -48,19 +48,23 @@ impl Tap {
         Self { address, asked }
     }
 
-    fn take(&self) -> usize {
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn take(&self) -> usize {
         self.asked.swap(0, Ordering::SeqCst)
     }
 }
 
 /// Counts requests in a stream that arrives in pieces.
-trait Counter: Send {
+pub(crate) trait Counter: Send {
     fn count(&mut self, bytes: &[u8]) -> usize;
 }
 
 /// PostgreSQL answers at each `Sync` and each simple `Query`.
 #[derive(Default)]
-struct Flights {
+pub(crate) struct Flights {
     pending: Vec<u8>,
     started: bool,
 }
@@ -158,7 +162,7 @@ impl Tapped {
 }
 
 /// Host and port of a URL.
-fn address(url: &str) -> &str {
+pub(crate) fn address(url: &str) -> &str {
     let rest = url.split_once("://").unwrap().1;
     rest.rsplit_once('@').map_or(rest, |(_, rest)| rest).split('/').next().unwrap()
 }

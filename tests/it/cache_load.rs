@@ -1,0 +1,628 @@
+//! The cache under many readers at once, and with a Redis that dies, hangs, forgets, lies, loads or is full.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use redis::{Cmd, FromRedisValue, cmd};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use shared::config::Redis;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use crate::{
+    round_trips::{Flights, Tap, address},
+    support::{Answer, Course, Lectern, course_body, environment, event},
+};
+
+const OK: StatusCode = StatusCode::OK;
+/// A whole lecture hall.
+const READERS: usize = 200;
+/// For what happens by itself; a Redis that was left alone is tried again after five seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often that is looked at.
+const GLANCE: Duration = Duration::from_millis(20);
+
+async fn ask<T: FromRedisValue>(url: &str, command: &Cmd) -> T {
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    command.query_async(&mut connection).await.unwrap()
+}
+
+fn redis_url(lectern: &Lectern) -> String {
+    lectern.app().config.redis.clone().unwrap().url
+}
+
+// ---- Many readers ---------------------------------------------------------------------------------------------------
+
+/// Two environments that speak to PostgreSQL through one tap, warm.
+struct Tapped {
+    environments: [Lectern; 2],
+    /// Past the tap.
+    database: String,
+    postgres: Tap,
+    course: Course,
+}
+
+impl Tapped {
+    async fn start() -> Self {
+        let plain = Lectern::start().await;
+        let course = plain.course("teacher", &[3, 2]).await;
+        let postgres = Tap::to(address(&plain.database), || Box::<Flights>::default()).await;
+        let config = plain.app().config.clone();
+        let first = Lectern::start_with(|fresh| {
+            *fresh = config;
+            fresh.database_url = plain.database.replace(address(&plain.database), &postgres.address);
+        })
+        .await;
+        let second = first.another().await;
+        let tapped = Self { environments: [first, second], database: plain.database, postgres, course };
+        // Connections to both servers are open before anybody counts.
+        for environment in &tapped.environments {
+            let alice = environment.learner("alice");
+            join_all((0..8).map(|_| alice.get("/me/courses"))).await;
+            environment.anyone().get("/courses?limit=99").await.expect(OK);
+        }
+        tapped.postgres.take();
+        tapped
+    }
+
+    fn paths(&self) -> [String; 2] {
+        [format!("/courses/{}", self.course.id), "/courses".to_owned()]
+    }
+
+    /// So many readers at once, half of them in each environment.
+    async fn crowd(&self, path: &str, readers: usize) -> Vec<Answer> {
+        let [first, second] = [self.environments[0].anyone(), self.environments[1].anyone()];
+        let reader = |number: usize| if number.is_multiple_of(2) { first.get(path) } else { second.get(path) };
+        join_all((0..readers).map(reader)).await
+    }
+
+    /// Makes every entry one that has just passed its time.
+    async fn age(&self) {
+        let url = redis_url(&self.environments[0]);
+        let keys: Vec<String> = ask(&url, cmd("KEYS").arg("*")).await;
+        let mut aged = 0;
+        for key in keys {
+            let entry: Vec<u8> = ask(&url, cmd("GET").arg(&key)).await;
+            let Some(end) = entry.iter().position(|byte| *byte == b'\n') else { continue };
+            let mut envelope: Value = serde_json::from_slice(&entry[..end]).unwrap();
+            assert!(envelope["until"].is_u64(), "{envelope}");
+            envelope["until"] = 1.into();
+            let mut old = envelope.to_string().into_bytes();
+            old.extend_from_slice(&entry[end..]);
+            ask::<()>(&url, cmd("SET").arg(&key).arg(old).arg("KEEPTTL")).await;
+            aged += 1;
+        }
+        assert!(aged > 0);
+    }
+}
+
+/// How many of the answers say this of the cache; all are of the same bytes.
+#[track_caller]
+fn counted<const N: usize>(answers: &[Answer], sources: [&str; N]) -> [usize; N] {
+    let tag = answers[0].header("etag");
+    for answer in answers {
+        answer.expect(OK);
+        assert_eq!((&answer.text, answer.header("etag")), (&answers[0].text, tag));
+    }
+    sources.map(|source| answers.iter().filter(|answer| answer.header("x-cache") == source).count())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_at_a_cold_key_costs_postgres_a_handful_of_statements() {
+    let tapped = Tapped::start().await;
+    for path in tapped.paths() {
+        let answers = tapped.crowd(&path, READERS).await;
+        let statements = tapped.postgres.take();
+        let [hits, misses] = counted(&answers, ["hit", "miss"]);
+        assert!((1..=5).contains(&statements), "{path}: {statements} statements, {hits} hits, {misses} misses");
+        // Nobody was sent past the cache.
+        assert_eq!(hits + misses, READERS, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crowd_at_an_entry_past_its_time_sends_one_of_them_to_postgres() {
+    let tapped = Tapped::start().await;
+    for path in tapped.paths() {
+        let before = tapped.crowd(&path, 1).await;
+        tapped.age().await;
+        tapped.postgres.take();
+        let mut answers = tapped.crowd(&path, READERS).await;
+        let statements = tapped.postgres.take();
+        let [hits, misses, stale] = counted(&answers, ["hit", "miss", "stale"]);
+        assert!((1..=2).contains(&statements), "{path}: {statements} statements, {hits} hits, {stale} stale");
+        assert!((1..=2).contains(&misses) && stale > 0, "{path}: {hits} hits, {misses} misses, {stale} stale");
+        assert_eq!(hits + misses + stale, READERS, "{path}");
+        answers.extend(before);
+        counted(&answers, []);
+        assert_eq!(tapped.crowd(&path, 1).await[0].header("x-cache"), "hit", "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_one_fetches_an_entry_anew_nobody_waits() {
+    let tapped = Tapped::start().await;
+    for path in tapped.paths() {
+        tapped.crowd(&path, 1).await;
+        tapped.age().await;
+        let (client, connection) = tokio_postgres::connect(&tapped.database, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        tapped.postgres.take();
+        // Whoever loads gets no further than this.
+        client.batch_execute("begin; lock table courses in access exclusive mode").await.unwrap();
+        let others_are_done = Notify::new();
+        let loader = async {
+            let answer = tapped.environments[0].anyone().get(&path).await;
+            (answer, Instant::now())
+        };
+        let others = async {
+            let deadline = Instant::now() + PATIENCE;
+            while tapped.postgres.asked() == 0 {
+                assert!(Instant::now() < deadline, "{path}: nobody loads");
+                tokio::time::sleep(GLANCE).await;
+            }
+            let answers = tapped.crowd(&path, READERS).await;
+            others_are_done.notify_one();
+            (answers, Instant::now())
+        };
+        let release = async {
+            others_are_done.notified().await;
+            client.batch_execute("rollback").await.unwrap();
+        };
+        let ((loaded, loaded_at), (answers, answered_at), ()) = tokio::join!(loader, others, release);
+        assert_eq!(counted(&answers, ["stale"]), [READERS], "{path}");
+        assert!(answered_at < loaded_at, "{path}");
+        assert_eq!((loaded.header("x-cache"), &loaded.text), ("miss", &answers[0].text), "{path}");
+        assert_eq!(tapped.postgres.take(), 1, "{path}");
+    }
+}
+
+// ---- A Redis in trouble ---------------------------------------------------------------------------------------------
+
+/// A Redis of one's own, that is started again where it was.
+struct Server {
+    port: u16,
+    directory: PathBuf,
+    child: Child,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let directory = std::env::temp_dir().join(format!("lectern-redis-{}", Uuid::now_v7()));
+        std::fs::create_dir(&directory).unwrap();
+        let server = Self { port, child: Self::spawn(port, &directory, &[]), directory };
+        server.wait_for("PONG").await;
+        server
+    }
+
+    fn spawn(port: u16, directory: &Path, settings: &[&str]) -> Child {
+        let program = environment("LECTERN_TEST_REDIS_SERVER").expect("run the tests by `make test`");
+        let mut command = Command::new(program);
+        command.args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--rdbcompression", "no"]);
+        command.arg("--dir").arg(directory).args(settings).stdin(Stdio::null()).stdout(Stdio::null());
+        command.spawn().expect("a Redis")
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Waits until it says this to a PING, be it an error.
+    async fn wait_for(&self, word: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let client = redis::Client::open(self.url()).unwrap();
+            let ping = async {
+                let mut connection = client.get_multiplexed_async_connection().await?;
+                cmd("PING").query_async::<String>(&mut connection).await
+            };
+            let said = match tokio::time::timeout(Duration::from_secs(1), ping).await {
+                Ok(said) => said.unwrap_or_else(|error| error.to_string()),
+                Err(_) => String::new(),
+            };
+            if said.contains(word) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "Redis does not say {word}, but {said}");
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn start_again(&mut self, settings: &[&str]) {
+        self.child = Self::spawn(self.port, &self.directory, settings);
+    }
+
+    fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// One command, in words.
+    async fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        let mut command = cmd(words[0]);
+        command.arg(&words[1..]);
+        ask(&self.url(), &command).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Ends a stopped one, too.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Somebody who teaches and somebody who learns, in a course of their own: the only one of its difficulty, so that they
+/// know what a list of it must show.
+struct Pair {
+    difficulty: &'static str,
+    learner: String,
+    course: Course,
+    version: i64,
+    round: usize,
+}
+
+impl Pair {
+    async fn all(lectern: &Lectern) -> Vec<Self> {
+        let mut pairs = Vec::new();
+        for difficulty in ["beginner", "intermediate", "advanced"] {
+            let mut body = course_body(difficulty, &[3], true);
+            body["courseData"]["difficulty"] = difficulty.into();
+            let course = Course::of(&lectern.teacher("teacher").create(&body).await.expect(StatusCode::CREATED));
+            let learner = format!("learner of {difficulty}");
+            lectern.learner(&learner).enrol(&course).await.expect(StatusCode::CREATED);
+            pairs.push(Self { difficulty, learner, version: course.version, course, round: 0 });
+        }
+        pairs
+    }
+
+    fn outline(&self) -> String {
+        format!("/courses/{}", self.course.id)
+    }
+
+    /// What is cached and what a write may change: the list, the outline, the summary.
+    fn paths(&self) -> [String; 3] {
+        [format!("/courses?difficulty={}", self.difficulty), self.outline(), format!("{}/progress", self.outline())]
+    }
+
+    async fn change(&mut self, lectern: &Lectern, body: Value) -> Answer {
+        let answer = lectern.teacher("teacher").patch(&self.outline(), self.version, &body).await;
+        self.version += 1;
+        answer
+    }
+
+    /// The next of the writes.
+    async fn write(&mut self, lectern: &Lectern) -> Answer {
+        self.round += 1;
+        let learner = lectern.learner(&self.learner);
+        match self.round % 8 {
+            2 | 6 => self.change(lectern, json!({"title": format!("Title {}", self.round)})).await,
+            3 => self.change(lectern, json!({"status": "draft"})).await,
+            4 => self.change(lectern, json!({"status": "published"})).await,
+            7 => learner.delete(&format!("{}/progress", self.outline())).await,
+            _ => learner.record(&[event(&self.course.sections[self.round % 3], 1, true)]).await,
+        }
+    }
+}
+
+/// All of an answer that must not depend on the cache; the id of a request is its own.
+fn shown(answer: &Answer) -> (StatusCode, String, String) {
+    let mut body = answer.text.clone();
+    if answer.status != OK {
+        let mut problem: Value = serde_json::from_str(&body).unwrap();
+        problem.as_object_mut().unwrap().remove("requestId");
+        body = problem.to_string();
+    }
+    (answer.status, answer.header("etag").to_owned(), body)
+}
+
+/// Two environments with a cache of their own, one without over the same database, and another Lectern without one.
+struct Field {
+    server: Server,
+    cached: [Lectern; 2],
+    plain: Lectern,
+    pairs: Vec<Pair>,
+    elsewhere: Lectern,
+    pairs_elsewhere: Vec<Pair>,
+}
+
+impl Field {
+    async fn start() -> Self {
+        let server = Server::start().await;
+        let first = Lectern::start_with(|config| config.redis = Some(Redis::at(&server.url()))).await;
+        let second = first.another().await;
+        let config = first.app().config.clone();
+        let plain = Lectern::start_with(|fresh| {
+            *fresh = config;
+            fresh.redis = None;
+        })
+        .await;
+        let elsewhere = Lectern::start_with(|config| config.redis = None).await;
+        let (pairs, pairs_elsewhere) = (Pair::all(&first).await, Pair::all(&elsewhere).await);
+        let field = Self { server, cached: [first, second], plain, pairs, elsewhere, pairs_elsewhere };
+        field.wait_for_hits().await;
+        field
+    }
+
+    /// Until both environments answer from the cache.
+    async fn wait_for_hits(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        for environment in &self.cached {
+            // Nobody else reads this page.
+            while environment.anyone().get("/courses?limit=77").await.header("x-cache") != "hit" {
+                assert!(Instant::now() < deadline, "hits do not come");
+                tokio::time::sleep(GLANCE).await;
+            }
+        }
+    }
+
+    /// Everybody writes and reads what they wrote, for so many rounds; what happens to Redis happens in the midst of it.
+    /// Answers how long requests took with the cache and in the Lectern that has none.
+    async fn work(&mut self, rounds: usize, trouble: impl AsyncFnOnce(&mut Server)) -> [Vec<Duration>; 2] {
+        let Self { server, cached, plain, pairs, elsewhere, pairs_elsewhere } = self;
+        let looked_at: Vec<String> = pairs.iter().flat_map(|pair| pair.paths().into_iter().take(2)).collect();
+        let rounds_done = AtomicUsize::new(0);
+        let begun = Notify::new();
+        let with = pairs.iter_mut().enumerate().map(async |(number, pair)| {
+            let mut times = Vec::new();
+            for round in 0..rounds {
+                let (here, there) = (&cached[(round + number) % 2], &cached[(round + number + 1) % 2]);
+                let answer = timed(&mut times, pair.write(here)).await;
+                assert!(answer.status.is_success(), "{}: {}", answer.status, answer.text);
+                for path in pair.paths() {
+                    let reader = there.learner(&pair.learner);
+                    let answer = timed(&mut times, reader.get(&path)).await;
+                    let expected = plain.learner(&pair.learner).get(&path).await;
+                    let source = answer.header("x-cache");
+                    assert_eq!(shown(&answer), shown(&expected), "{path}, round {}, {source}", pair.round);
+                }
+                if rounds_done.fetch_add(1, Ordering::Relaxed) == 3 {
+                    begun.notify_one();
+                }
+            }
+            times
+        });
+        let without = pairs_elsewhere.iter_mut().map(async |pair| {
+            let mut times = Vec::new();
+            for _ in 0..rounds {
+                timed(&mut times, pair.write(elsewhere)).await;
+                for path in pair.paths() {
+                    timed(&mut times, elsewhere.learner(&pair.learner).get(&path)).await;
+                }
+            }
+            times
+        });
+        let trouble = async {
+            begun.notified().await;
+            trouble(server).await;
+        };
+        // Others look at the same at any moment, also while it is being written.
+        let is_over = AtomicBool::new(false);
+        let onlookers = cached.iter().map(async |lectern| {
+            while !is_over.load(Ordering::Relaxed) {
+                for path in &looked_at {
+                    let status = lectern.anyone().get(path).await.status;
+                    assert!([OK, StatusCode::NOT_FOUND].contains(&status), "{path}: {status}");
+                }
+            }
+        });
+        let work = async {
+            let times = tokio::join!(join_all(with), join_all(without), trouble);
+            is_over.store(true, Ordering::Relaxed);
+            times
+        };
+        let ((with, without, ()), _) = tokio::join!(work, join_all(onlookers));
+        [with.concat(), without.concat()]
+    }
+
+    /// What was written while nobody could tell the cache is told to it; then all is as without it.
+    async fn is_as_without(&mut self) {
+        self.wait_for_hits().await;
+        self.cached[0].invoke("replay-parked", json!({})).await;
+        for pair in &mut self.pairs {
+            // A summary lives for a minute at the most, and until the next write.
+            let learner = self.cached[1].learner(&pair.learner);
+            learner.delete(&format!("{}/progress", pair.outline())).await.expect(StatusCode::NO_CONTENT);
+            for path in pair.paths() {
+                let expected = self.plain.learner(&pair.learner).get(&path).await;
+                for source in ["miss", "hit"] {
+                    let answer = self.cached[0].learner(&pair.learner).get(&path).await;
+                    assert_eq!(shown(&answer), shown(&expected), "{path}");
+                    assert_eq!(answer.header("x-cache"), source, "{path}");
+                }
+            }
+        }
+        self.work(8, async |_| {}).await;
+    }
+}
+
+async fn timed(times: &mut Vec<Duration>, request: impl Future<Output = Answer>) -> Answer {
+    let started = Instant::now();
+    let answer = request.await;
+    times.push(started.elapsed());
+    answer
+}
+
+/// The time within which ninety-nine of a hundred were answered.
+fn p99(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+/// While Redis is dead, requests take little longer than where there is none. A noisy machine gets a few tries.
+async fn is_hardly_slower(field: &mut Field) {
+    let mut seen = Vec::new();
+    for _ in 0..5 {
+        let [with, without] = field.work(64, async |_| {}).await.map(p99);
+        if with <= without + Duration::from_millis(60) {
+            return;
+        }
+        seen.push((with, without));
+    }
+    panic!("p99 with a dead Redis and with none: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_killed_changes_no_answer_and_hardly_slows_any() {
+    let mut field = Field::start().await;
+    field.work(16, async |server| server.kill()).await;
+    is_hardly_slower(&mut field).await;
+    field.server.start_again(&[]);
+    field.server.wait_for("PONG").await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_hangs_changes_no_answer_and_hardly_slows_any() {
+    let mut field = Field::start().await;
+    field.work(16, async |server| server.signal("-STOP")).await;
+    is_hardly_slower(&mut field).await;
+    field.server.signal("-CONT");
+    field.server.wait_for("PONG").await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_forgets_changes_no_answer() {
+    let mut field = Field::start().await;
+    let forget = async |server: &mut Server| {
+        for _ in 0..20 {
+            server.ask::<()>(&["FLUSHALL"]).await;
+            tokio::time::sleep(GLANCE).await;
+        }
+    };
+    field.work(40, forget).await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_full_of_garbage_changes_no_answer() {
+    let mut field = Field::start().await;
+    let scribble = async |server: &mut Server| {
+        for sweep in 0..20 {
+            for key in server.ask::<Vec<String>>(&["KEYS", "*"]).await {
+                // Never twice the same, as a generation is not either.
+                let noise = Uuid::now_v7();
+                let garbage = match sweep % 4 {
+                    0 => String::new(),
+                    1 => format!("{{\"generations\":[\"{noise}\"],\"until\":99999999999999}}\n{{}}"),
+                    2 => format!("{{\"v\":2,\"id\":\"{noise}\"}}\n"),
+                    _ => format!("\u{0} {noise}"),
+                };
+                server.ask::<()>(&["SET", &key, &garbage]).await;
+                if sweep % 4 == 3 && !key.ends_with(":g") && !key.ends_with(":visibility") {
+                    server.ask::<()>(&["RPUSH", "a list", &garbage]).await;
+                    server.ask::<()>(&["RENAME", "a list", &key]).await;
+                }
+            }
+        }
+    };
+    field.work(40, scribble).await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_full_changes_no_answer() {
+    let mut field = Field::start().await;
+    let fill = async |server: &mut Server| {
+        server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    };
+    field.work(24, fill).await;
+    field.server.ask::<()>(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_is_seen_at_once_though_redis_is_too_full_to_be_told() {
+    let mut field = Field::start().await;
+    let Field { server, cached: [first, second], pairs, .. } = &mut field;
+    let pair = &mut pairs[0];
+    let [list, outline, summary] = pair.paths();
+    for path in [&list, &outline, &summary] {
+        for source in ["miss", "hit"] {
+            assert_eq!(second.learner(&pair.learner).get(path).await.header("x-cache"), source, "{path}");
+        }
+    }
+    server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let client = redis::Client::open(server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let refused = cmd("SET").arg("anything").arg(1).exec_async(&mut connection).await.unwrap_err();
+    assert_eq!(refused.code(), Some("OOM"));
+    pair.change(first, json!({"title": "New"})).await.expect(OK);
+    first.learner(&pair.learner).record(&[event(&pair.course.sections[0], 7, true)]).await.expect(OK);
+    let reader = second.learner(&pair.learner);
+    assert_eq!(reader.get(&list).await.expect(OK)["courses"][0]["title"], "New");
+    assert_eq!(reader.get(&outline).await.expect(OK)["title"], "New");
+    assert_eq!(reader.get(&summary).await.expect(OK)["totalTimeSpent"], 7);
+    pair.change(first, json!({"status": "draft"})).await.expect(OK);
+    reader.get(&outline).await.problem(404, "course_not_found");
+    assert_eq!(reader.get(&list).await.expect(OK)["courses"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_is_loading_its_data_changes_no_answer() {
+    let mut field = Field::start().await;
+    // What takes a while to load, and nothing of ours.
+    field.server.ask::<()>(&["FLUSHALL"]).await;
+    for number in 0..40 {
+        field.server.ask::<()>(&["SETRANGE", &format!("ballast {number}"), "2200000", "x"]).await;
+    }
+    field.server.ask::<()>(&["SAVE"]).await;
+    field.server.ask::<()>(&["FLUSHALL"]).await;
+    let load = async |server: &mut Server| {
+        server.kill();
+        server.start_again(&["--key-load-delay", "40000"]);
+        server.wait_for("loading the dataset").await;
+    };
+    field.work(24, load).await;
+    field.server.wait_for("PONG").await;
+    field.is_as_without().await;
+}
+
+// ---- A word that was lost -------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_change_that_the_cache_was_not_told_of_is_told_by_the_next_replay() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let config = lectern.app().config.clone();
+    let untold = Lectern::start_with(|fresh| {
+        *fresh = config;
+        fresh.redis = None;
+    })
+    .await;
+    let other = lectern.another().await;
+    let outline = format!("/courses/{}", course.id);
+    let paths = ["/courses".to_owned(), outline.clone()];
+    let is_shown_by_cache = async |expected: bool| {
+        for path in &paths {
+            let (cached, current) = (other.anyone().get(path).await, untold.anyone().get(path).await);
+            assert_eq!(shown(&cached) == shown(&current), expected, "{path}: {}", cached.header("x-cache"));
+        }
+    };
+    for (version, body) in [(1, json!({"title": "New"})), (2, json!({"status": "draft"}))] {
+        is_shown_by_cache(true).await;
+        untold.teacher("teacher").patch(&outline, version, &body).await.expect(OK);
+        // The word was lost.
+        is_shown_by_cache(false).await;
+        lectern.invoke("replay-parked", json!({})).await;
+        is_shown_by_cache(true).await;
+    }
+    other.anyone().get(&outline).await.problem(404, "course_not_found");
+}
