@@ -39,17 +39,29 @@ const LOAD_LIMIT: Duration = Duration::from_secs(2);
 /// Freshness is shortened by up to this part, so that what was filled together does not expire together.
 const JITTER: f64 = 0.1;
 
-/// Stores the last key if the generations, all other keys, are still the ones seen. Arguments: for each generation the
-/// one seen ('' for none) and the one under which the entry stands; then the entry, its life and theirs in ms.
+/// Answers the generations, and makes those that are missing or none of ours. Arguments: one for each, if it has to be
+/// made, and their life in ms.
+const PREPARE: &str = r"
+local generations = {}
+for i = 1, #KEYS do
+  local generation = redis.pcall('GET', KEYS[i])
+  if type(generation) ~= 'string' or #generation ~= 32 then
+    generation = ARGV[i]
+    redis.call('SET', KEYS[i], generation, 'PX', ARGV[#ARGV])
+  end
+  generations[i] = generation
+end
+return generations
+";
+
+/// Stores the last key if the generations, all other keys, are still the ones seen. Arguments: the generations; then the
+/// entry and its life in ms.
 const FILL: &str = r"
 local last = #KEYS
 for i = 1, last - 1 do
-  if (redis.call('GET', KEYS[i]) or '') ~= ARGV[2 * i - 1] then return 0 end
+  if redis.call('GET', KEYS[i]) ~= ARGV[i] then return 0 end
 end
-for i = 1, last - 1 do
-  if ARGV[2 * i] ~= ARGV[2 * i - 1] then redis.call('SET', KEYS[i], ARGV[2 * i], 'PX', ARGV[#ARGV]) end
-end
-redis.call('SET', KEYS[last], ARGV[#ARGV - 2], 'PX', ARGV[#ARGV - 1])
+redis.call('SET', KEYS[last], ARGV[last], 'PX', ARGV[last + 1])
 return 1
 ";
 
@@ -174,8 +186,7 @@ impl Cache {
         if let Err(miss) = told {
             telemetry::count_lost_bump();
             if miss == Miss::Failed {
-                // A Redis that is full takes nothing, but it can still forget. As good as a bump for what is stored; not
-                // for a reader who has just seen that there was no generation.
+                // A Redis that is full takes nothing, but it can still forget, and what has no generation is void.
                 let _ = redis.link.tell("forget", &keys, |key| Cmd::del(key)).await;
             }
         }
@@ -202,11 +213,29 @@ impl Redis {
     async fn look_up(&self, slot: &Slot) -> Result<Found, Miss> {
         let mut command = cmd("MGET");
         command.arg(self.keys(slot));
-        let mut values: Vec<Option<Vec<u8>>> = self.link.ask("read", &command).await?;
+        let mut values: Vec<Option<Vec<u8>>> = self.link.read(&self.key(&slot.key), &command).await?;
         let entry = values.pop().flatten();
         let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
         let copy = entry.and_then(|entry| open(entry, &seen, unix_millis()));
         Ok(Found { seen, copy })
+    }
+
+    /// The generations under which something may be stored: made, where there are none. A reader who had seen none could
+    /// not tell that one was set, and lost again, while it loaded.
+    async fn prepare(&self, slot: &Slot, seen: Vec<Vec<u8>>) -> Result<Vec<String>, Miss> {
+        let known: Vec<String> = seen.iter().filter_map(|seen| read_generation(seen)).map(str::to_owned).collect();
+        if known.len() == seen.len() {
+            return Ok(known);
+        }
+        let mut keys = self.keys(slot);
+        keys.truncate(seen.len());
+        let mut command = cmd("EVAL");
+        command.arg(PREPARE).arg(keys.len()).arg(&keys);
+        for _ in &keys {
+            command.arg(new_generation());
+        }
+        command.arg(KEEP_GENERATION.as_millis() as u64);
+        self.link.ask("prepare", &command).await
     }
 
     /// Whether nobody else is at it. Where that cannot be told, nobody is.
@@ -225,6 +254,7 @@ impl Redis {
         seen: Vec<Vec<u8>>,
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<Document, Error> {
+        let Ok(seen) = self.prepare(slot, seen).await else { return load.await };
         let flight = self.flights.join(slot.key.clone(), seen);
         let (mut load, mut failure) = (Some(load), None);
         let shared = flight.cell.get_or_init(|| async {
@@ -252,33 +282,27 @@ impl Redis {
         let _ = self.link.ask::<i64>("forget", &Cmd::del(self.key(&slot.key))).await;
     }
 
-    async fn store(&self, slot: &Slot, seen: &[Vec<u8>], document: &Document) {
-        // Where there is none, or something that is not ours, begin anew.
-        let current = |seen: &Vec<u8>| read_generation(seen).map_or_else(new_generation, str::to_owned);
-        let generations: Vec<String> = seen.iter().map(current).collect();
+    async fn store(&self, slot: &Slot, generations: &[String], document: &Document) {
         let jitter = 1.0 - rand::rng().random_range(0.0..=JITTER);
         let keys = self.keys(slot);
         let mut command = cmd("EVAL");
-        command.arg(FILL).arg(keys.len()).arg(keys);
-        for (seen, generation) in seen.iter().zip(&generations) {
-            command.arg(seen).arg(generation);
-        }
-        command.arg(seal(document, &generations, unix_millis(), slot.fresh_for.mul_f64(jitter)));
-        command.arg(KEEP_ENTRY.as_millis() as u64).arg(KEEP_GENERATION.as_millis() as u64);
+        command.arg(FILL).arg(keys.len()).arg(keys).arg(generations);
+        command.arg(seal(document, generations, unix_millis(), slot.fresh_for.mul_f64(jitter)));
+        command.arg(KEEP_ENTRY.as_millis() as u64);
         // Refused or not, the reader has what it came for.
         let _ = self.link.ask::<i64>("fill", &command).await;
     }
 }
 
 /// A slot's key and the generations that were seen with it.
-type FlightName = (String, Vec<Vec<u8>>);
+type FlightName = (String, Vec<String>);
 
 /// What is being loaded in this environment right now.
 #[derive(Default)]
 struct Flights(Mutex<HashMap<FlightName, Weak<OnceCell<Option<Document>>>>>);
 
 impl Flights {
-    fn join(&self, key: String, seen: Vec<Vec<u8>>) -> Flight<'_> {
+    fn join(&self, key: String, seen: Vec<String>) -> Flight<'_> {
         let name = (key, seen);
         let mut flights = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cell = flights.get(&name).and_then(Weak::upgrade).unwrap_or_else(|| {

@@ -60,12 +60,21 @@ pub struct Redis {
     pub prefix: String,
     /// The authorities that its certificate is checked by, as PEM, if not the public ones.
     pub ca_bundle: Option<Vec<u8>>,
+    /// How long it may be since it last took a write before a reader tries whether it still does.
+    pub doubt_after: Duration,
 }
 
 impl Redis {
     /// One node with the defaults of everything else.
     pub fn at(url: &str) -> Self {
-        Self { url: url.to_owned(), is_cluster: false, prefix: "lectern".to_owned(), ca_bundle: None }
+        Self {
+            url: url.to_owned(),
+            is_cluster: false,
+            prefix: "lectern".to_owned(),
+            ca_bundle: None,
+            // Half of the time for which an old copy may be seen.
+            doubt_after: Duration::from_secs(30),
+        }
     }
 }
 
@@ -210,12 +219,12 @@ impl Environment<'_> {
             read.map_err(|error| self.problem("REDIS_CA_BUNDLE", &format!("cannot be read: {}", error.kind()))).ok()
         });
         let defaults = Redis::at(&url);
-        let prefix = self.text("REDIS_PREFIX").unwrap_or(defaults.prefix);
+        let prefix = self.text("REDIS_PREFIX").unwrap_or_else(|| defaults.prefix.clone());
         // Braces in front would decide on the slot in the place of our own.
         if prefix.contains(['{', '}']) {
             self.problem("REDIS_PREFIX", "must be without braces");
         }
-        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER"), prefix, ca_bundle, url })
+        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER"), prefix, ca_bundle, ..defaults })
     }
 
     fn flag(&mut self, name: &str) -> bool {

@@ -217,7 +217,8 @@ fn sums<K: Ord>(promised: &Counted, key: impl Fn(&(String, Uuid), Uuid) -> K) ->
 }
 
 /// The heading of a table of reports.
-pub(crate) const HEADING: &str = "| fault | events | 200 | 202 | 503 | none | lost | doubled | p50 ms | p99 ms | max ms | recovery s |\n\
+pub(crate) const HEADING: &str = "| fault | events | 200 | 202 | 503 | none | lost | doubled \
+    | p50 ms | p99 ms | max ms | recovery s |\n\
     |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
 
 /// A row of the table.

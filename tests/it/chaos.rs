@@ -1,5 +1,7 @@
-//! Every fault there is and mixes of them, one after the other over the same servers, as `make chaos` has it. The trials
-//! are those of `failure` and last longer. Only what happens by chance of time differs between two runs with one seed.
+//! Every fault there is and mixes of them, one after the other over the same servers, as `make chaos` has it.
+//!
+//! The trials are those of `failure` and last longer. Only what happens by chance of time differs between two runs with
+//! one seed.
 
 use std::{
     io::Write,

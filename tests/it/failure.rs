@@ -64,6 +64,15 @@ async fn behind_a_black_hole_everything_is_parked_in_time() {
 }
 
 #[tokio::test]
+async fn who_tried_in_vain_just_before_postgresql_was_back_finds_it_soon_enough() {
+    let black_hole = [Trouble::Postgres(Fault::BlackHole.into())];
+    // By then every environment has found it silent, and waits until it tries again.
+    let trial = Trial { ends_at_worst: true, ..Trial::new("worst", 3_500, black_hole) };
+    let [report] = endure([trial]).await;
+    assert!(report.parked > 0, "{report:?}");
+}
+
+#[tokio::test]
 async fn what_was_committed_but_never_answered_is_parked_and_counts_once() {
     let report = endure_parking(1_000, [Trouble::Postgres(Fault::CutAnswer.into())]).await;
     assert!(report.replayed_duplicates > 0, "{report:?}");

@@ -63,7 +63,7 @@ pub(crate) struct Plan {
 }
 
 impl Fault {
-    /// It happens to every so-manieth connection.
+    /// It happens to one of so many connections.
     pub(crate) fn to_every(self, every: usize) -> Plan {
         Plan { every, ..self.into() }
     }

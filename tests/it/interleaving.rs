@@ -283,6 +283,7 @@ async fn nor_does_any_order_of_a_reader_and_two_writers() {
 
 #[tokio::test]
 async fn nor_does_a_redis_that_loses_everything_in_between() {
+    assert_eq!(old_reads(true, &[Actor::Reader(0), Actor::Writer(0), Actor::Flush]).await, 0);
     assert_eq!(old_reads(true, &[Actor::Reader(0), Actor::Reader(1), Actor::Flush]).await, 0);
 }
 

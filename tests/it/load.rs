@@ -27,7 +27,7 @@ const LEARNERS: usize = 6;
 /// The most events in a batch.
 const MOST_EVENTS: usize = 50;
 /// Between two batches of a device, and before it sends one again. Less patient than `Retry-After` asks for.
-const PAUSE_MS: std::ops::Range<u64> = 5..25;
+const PAUSE_MS: std::ops::Range<u64> = 20..80;
 const PAUSE_AFTER_FAILURE_MS: std::ops::Range<u64> = 50..250;
 /// After this a device sends the same batch again, elsewhere, whatever becomes of the first.
 const DEVICE_PATIENCE: Duration = Duration::from_secs(4);

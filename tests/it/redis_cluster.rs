@@ -46,7 +46,7 @@ impl Class {
         ["/courses".to_owned(), format!("{detail}/progress"), detail]
     }
 
-    /// Writes whatever is cached, and finds it written in every environment, the first time and when it is cached again.
+    /// Writes whatever is cached, and finds it written in every environment, the first time and when cached again.
     async fn write_and_read(&mut self, environments: &[&Lectern]) {
         self.written += 1;
         let (number, [list, summary, detail]) = (self.written, self.paths());

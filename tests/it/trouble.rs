@@ -195,13 +195,21 @@ pub(crate) struct Trial {
     pub(crate) name: String,
     pub(crate) troubles: Vec<Trouble>,
     pub(crate) lasts: Duration,
+    /// It ends only when somebody has just tried in vain again: the worst moment to be back.
+    pub(crate) ends_at_worst: bool,
     /// The load goes on until so many events have been taken.
     pub(crate) events: usize,
 }
 
 impl Trial {
     pub(crate) fn new(name: &str, lasts_ms: u64, troubles: impl Into<Vec<Trouble>>) -> Self {
-        Self { name: name.to_owned(), troubles: troubles.into(), lasts: Duration::from_millis(lasts_ms), events: 0 }
+        Self {
+            name: name.to_owned(),
+            troubles: troubles.into(),
+            lasts: Duration::from_millis(lasts_ms),
+            ends_at_worst: false,
+            events: 0,
+        }
     }
 
     /// The same under the name of all its troubles.
@@ -226,6 +234,10 @@ impl Trial {
             pulses.extend(trouble.begin(rig).await);
         }
         sleep(self.lasts).await;
+        let before = self::bites(rig);
+        while self.ends_at_worst && self::bites(rig) == before {
+            sleep(Duration::from_millis(1)).await;
+        }
         drop(pulses);
         for trouble in &self.troubles {
             trouble.end(rig).await;

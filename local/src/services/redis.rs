@@ -183,7 +183,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts a cluster of three, which takes commands after some two seconds: no node of a new cluster does so earlier.
+    /// Starts a cluster of three. It takes commands after some two seconds, as no node of a new cluster does earlier.
     ///
     /// # Errors
     /// When the nodes do not come up, or do not take to each other.
@@ -238,7 +238,7 @@ pub(crate) async fn end_leftovers_in(home: &Home) -> Result<()> {
     Ok(())
 }
 
-/// Stops a server that was left behind, if there is one. The password that it was given proves that it is ours; whatever
+/// Stops a server that was left behind, if there is one. The password that it was given proves that it is ours: what
 /// else listens on its port by now refuses it.
 async fn end_leftover_at(path: &Path) -> Result<()> {
     let Some(url) = read_if_there(path)? else { return Ok(()) };

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        PoisonError, RwLock,
+        Mutex, PoisonError, RwLock,
         atomic::{AtomicU32, Ordering},
     },
     time::{Duration, Instant},
@@ -54,6 +54,9 @@ pub(super) struct Link {
     connect_limit: Duration,
     failures: AtomicU32,
     breaker: Breaker,
+    /// How long it may be since Redis last took a write before that is tried.
+    doubt_after: Duration,
+    took_write: Mutex<Instant>,
 }
 
 enum Target {
@@ -100,12 +103,38 @@ impl Link {
             connect_limit,
             failures: AtomicU32::new(0),
             breaker: Breaker::default(),
+            doubt_after: settings.doubt_after,
+            took_write: Mutex::new(Instant::now()),
         })
     }
 
     /// Whether reads may ask; see [`Breaker::admits`].
     pub(super) fn admits(&self) -> bool {
         self.breaker.admits()
+    }
+
+    /// A command that reads what stands beside `key`. Now and then it is tried, in the same round trip, whether Redis takes
+    /// writes at all: one that answers but hears of no change, such as the old primary after a failover, is of no use.
+    pub(super) async fn read<T: FromRedisValue>(&self, key: &str, command: &Cmd) -> Result<T, Miss> {
+        if self.took_write.lock().unwrap_or_else(PoisonError::into_inner).elapsed() < self.doubt_after {
+            return self.ask("read", command).await;
+        }
+        let commands = || {
+            let mut pipeline = Pipeline::new();
+            pipeline.add_command(command.clone());
+            pipeline.cmd("SET").arg(format!("{key}:written")).arg("1").arg("PX").arg(1_000).ignore();
+            pipeline
+        };
+        let started = Instant::now();
+        let (answer,) = self.step("read", commands).await.inspect_err(|_| {
+            self.leave_alone("read", started, "it takes no writes");
+        })?;
+        self.note_write();
+        Ok(answer)
+    }
+
+    fn note_write(&self) {
+        *self.took_write.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     /// One command, bounded in time.
@@ -144,7 +173,11 @@ impl Link {
                 pipeline
             }));
         }
-        join_all(told).await.into_iter().collect()
+        let told: Result<(), Miss> = join_all(told).await.into_iter().collect();
+        if told.is_ok() {
+            self.note_write();
+        }
+        told
     }
 
     /// One bounded step; a failure is counted.
@@ -188,12 +221,15 @@ impl Link {
         Ok(self.connection.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(fresh).clone())
     }
 
-    /// Leaves Redis alone for a while, and begins with a new connection then: a silent one is never replaced by itself.
+    /// Leaves Redis alone for a while, and begins with a new connection then: a silent one is never replaced by itself. The
+    /// connections of a cluster stay, for those of its nodes that are well.
     fn leave_alone(&self, step: &'static str, since: Instant, error: &str) {
         if self.breaker.open(since) {
             tracing::warn!(step, error, "the cache is left alone for a while");
         }
-        self.connection.write().unwrap_or_else(PoisonError::into_inner).take();
+        if matches!(self.target, Target::Node(_)) {
+            self.connection.write().unwrap_or_else(PoisonError::into_inner).take();
+        }
     }
 }
 
