@@ -36,6 +36,11 @@ const KEEP_ENTRY: Duration = Duration::from_secs(24 * 3600);
 const KEEP_GENERATION: Duration = Duration::from_secs(48 * 3600);
 /// Whoever loads for all has this long; then somebody else may.
 const LOAD_LIMIT: Duration = Duration::from_secs(2);
+/// For how long a change should be told to the cache again and again.
+///
+/// Longer than anything is fresh, because the cache may be away when it is told first. No copy that is older is shown
+/// while PostgreSQL is there.
+pub const REPEATED_FOR: Duration = Duration::from_secs(12 * 60);
 /// Freshness is shortened by up to this part, so that what was filled together does not expire together.
 const JITTER: f64 = 0.1;
 
@@ -149,8 +154,11 @@ impl Cache {
         };
         let copy = match copy {
             Some(copy) if copy.is_current && copy.is_fresh => return Ok((copy.document, Source::Hit)),
-            Some(copy) if copy.is_current && slot.is_shared && !redis.may_load(slot).await => {
-                return Ok((copy.document, Source::Stale(copy.age)));
+            Some(copy) if copy.is_current && copy.age < REPEATED_FOR && slot.is_shared => {
+                if !redis.may_load(slot).await {
+                    return Ok((copy.document, Source::Stale(copy.age)));
+                }
+                Some(copy)
             }
             copy => copy,
         };

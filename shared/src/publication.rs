@@ -1,6 +1,6 @@
 //! Changing a course's description and status: edit, publish, unpublish, archive.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -9,7 +9,9 @@ use crate::{
     access::{Access, access_column},
     app::App,
     auth::Caller,
-    body, catalogue, courses,
+    body,
+    cache::REPEATED_FOR,
+    catalogue, courses,
     db::{Param, Repeat, Statement, column},
     error::{Error, reason},
     generation::{DESCRIPTION, HOURS, TITLE},
@@ -159,10 +161,6 @@ async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
     app.cache.bump(&generations).await;
 }
 
-/// How long a change is told to the cache again: longer than anything old stays fresh, because the cache itself may be away
-/// for longer than from one run to the next.
-const RECENTLY: TimeDelta = TimeDelta::minutes(12);
-
 const RECENT: Statement = Statement {
     name: "publication.recent",
     sql: "select courses.id, courses.status = 'published' as is_published from courses where courses.updated_at > $1",
@@ -174,7 +172,7 @@ const RECENT: Statement = Statement {
 /// old copy for longer than it takes until the next run.
 pub async fn remind_cache(app: &App, now: DateTime<Utc>) -> Result<(), Error> {
     // All courses are read for this: thousands, in a few milliseconds.
-    let rows = app.db.query(RECENT, &[(&(now - RECENTLY), Type::TIMESTAMPTZ)], Repeat::Safe).await?;
+    let rows = app.db.query(RECENT, &[(&(now - REPEATED_FOR), Type::TIMESTAMPTZ)], Repeat::Safe).await?;
     let (mut generations, mut withdrawn) = (Vec::new(), Vec::new());
     for row in &rows {
         let course = column(row, "id")?;
