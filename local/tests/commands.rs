@@ -31,7 +31,9 @@ impl Workspace {
     fn lectern(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lectern"));
         command.args(arguments).current_dir(&self.0).stdin(Stdio::null()).kill_on_drop(true);
-        for variable in ["DATABASE_URL", "REDIS_URL", "ALLOW_REMOTE", "RUST_LOG"] {
+        for variable in
+            ["DATABASE_URL", "REDIS_URL", "AWS_ENDPOINT_URL_DYNAMODB", "PARKING_TABLE", "ALLOW_REMOTE", "RUST_LOG"]
+        {
             command.env_remove(variable);
         }
         command.env("PORT", "0").env("PATH", path_with_test_servers());
@@ -98,6 +100,18 @@ impl Running {
         serde_json::from_str(&self.text(path, token).await).expect("JSON")
     }
 
+    /// Asks until it is answered so.
+    async fn wait_for(&self, status: u16, path: &str, token: &str) {
+        let client = reqwest::Client::new();
+        let until = async {
+            let ask = || client.get(format!("{}{path}", self.url)).bearer_auth(token).send();
+            while ask().await.expect("an answer").status() != status {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, until).await.expect("in time");
+    }
+
     fn signal(&self, signal: Signal) {
         let id = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())).expect("it runs");
         kill_process(id, signal).expect("it can be signalled");
@@ -145,11 +159,22 @@ async fn a_run_keeps_its_state_over_a_kill_and_a_stop_and_leaves_nothing_running
 }
 
 #[tokio::test]
-async fn a_run_ends_with_its_database() {
+async fn a_run_outlives_its_database_and_starts_it_again() {
     let workspace = Workspace::new();
     let running = workspace.run().await;
-    kill_process(workspace.postgres().expect("it runs"), Signal::KILL).expect("it can be killed");
-    assert_eq!(running.ended().await.code(), Some(1));
+    let token = running.text("/_local/token?sub=alice", None).await;
+    let mine = running.json("/me/courses", Some(&token)).await;
+    let killed = workspace.postgres().expect("it runs");
+    kill_process(killed, Signal::KILL).expect("it can be killed");
+    for status in [503, 200] {
+        running.wait_for(status, "/me/courses", &token).await;
+    }
+    assert_eq!(running.json("/me/courses", Some(&token)).await, mine);
+    assert_ne!(workspace.postgres(), Some(killed));
+
+    running.signal(Signal::TERM);
+    assert!(running.ended().await.success());
+    assert_eq!(workspace.postgres(), None, "the new one was stopped in good order, too");
 }
 
 #[tokio::test]

@@ -86,14 +86,12 @@ impl Postgres {
         let cluster = Cluster::at(home)?;
         let deadline = Instant::now() + START_PATIENCE;
         loop {
-            match cluster.serve(&self.binaries, profile, self.port, &self.password).await {
-                Ok(fresh) => {
-                    *self = fresh;
-                    return Ok(());
-                }
+            // Ours from its first moment: whoever stops us meanwhile has to stop it, too.
+            self.server = cluster.launch(&self.binaries, profile, self.port)?;
+            match self.wait_until_ready().await {
                 // Processes of the one before take a moment to notice that it is gone.
-                Err(error) if Instant::now() > deadline => return Err(error),
-                Err(_) => sleep(GLANCE).await,
+                Err(_) if Instant::now() < deadline => sleep(GLANCE).await,
+                ready => return ready,
             }
         }
     }
@@ -214,6 +212,13 @@ impl<'a> Cluster<'a> {
     }
 
     async fn serve(&self, binaries: &Binaries, profile: Profile, port: u16, password: &str) -> Result<Postgres> {
+        let server = self.launch(binaries, profile, port)?;
+        let mut postgres = Postgres { server, binaries: binaries.clone(), port, password: password.to_owned() };
+        postgres.wait_until_ready().await?;
+        Ok(postgres)
+    }
+
+    fn launch(&self, binaries: &Binaries, profile: Profile, port: u16) -> Result<Server> {
         let mut command = self.home.command(&binaries.directory().join("postgres"));
         command.arg("-D").arg(&self.data).args(["-p", &port.to_string()]);
         // No socket in the file system: 127.0.0.1 with a password is the one way in.
@@ -225,10 +230,7 @@ impl<'a> Cluster<'a> {
         }
         command.stdin(Stdio::null());
         forget_settings(&mut command);
-        let server = Server::start("PostgreSQL", command, self.directory.join("server.log"), Signal::INT)?;
-        let mut postgres = Postgres { server, binaries: binaries.clone(), port, password: password.to_owned() };
-        postgres.wait_until_ready().await?;
-        Ok(postgres)
+        Server::start("PostgreSQL", command, self.directory.join("server.log"), Signal::INT)
     }
 
     /// Stops the server of an earlier run that was killed before it could. The id in the file may by now be another
