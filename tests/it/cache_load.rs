@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::{
+    redis_servers,
     round_trips::{Flights, Tap, address},
     support::{Answer, Course, Lectern, course_body, environment, event},
 };
@@ -30,8 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(20);
 
 async fn ask<T: FromRedisValue>(url: &str, command: &Cmd) -> T {
-    let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = redis_servers::connect(url).await;
     command.query_async(&mut connection).await.unwrap()
 }
 
@@ -599,8 +599,7 @@ async fn a_write_is_seen_at_once_though_redis_is_too_full_to_be_told() {
         }
     }
     server.ask::<()>(&["CONFIG", "SET", "maxmemory", "1"]).await;
-    let client = redis::Client::open(server.url()).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let mut connection = redis_servers::connect(&server.url()).await;
     let refused = cmd("SET").arg("anything").arg(1).exec_async(&mut connection).await.unwrap_err();
     assert_eq!(refused.code(), Some("OOM"));
     pair.change(first, json!({"title": "New"})).await.expect(OK);

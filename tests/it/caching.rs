@@ -222,8 +222,7 @@ async fn a_write_is_seen_though_redis_dropped_the_connection_before_it() {
     let alice = lectern.learner("alice");
     let [_, detail, summary] = cached_paths(&course);
     let kill = async || {
-        let redis = redis::Client::open(lectern.app().config.redis.clone().unwrap().url).unwrap();
-        let mut redis = redis.get_multiplexed_async_connection().await.unwrap();
+        let mut redis = redis_servers::connect(&lectern.app().config.redis.as_ref().unwrap().url).await;
         // Only the connections of this test's own number: others are at work beside it.
         let clients: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis).await.unwrap();
         let mine: i64 = redis::cmd("CLIENT").arg("ID").query_async(&mut redis).await.unwrap();

@@ -20,7 +20,7 @@ use shared::{
 use tokio::{sync::oneshot, task::JoinHandle};
 use uuid::Uuid;
 
-use crate::support;
+use crate::{redis_servers, support};
 
 /// What a step is taken of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -234,8 +234,7 @@ fn slot(generations: usize) -> Slot {
 /// Holds a meeting for each schedule, with a cold cache and with a warm one; answers how many reads were too old.
 async fn old_reads(is_ours: bool, actors: &[Actor]) -> usize {
     let settings = Redis::at(&support::redis());
-    let client = redis::Client::open(settings.url.as_str()).unwrap();
-    let redis = client.get_multiplexed_async_connection().await.unwrap();
+    let redis = redis_servers::connect(&settings.url).await;
     let protocol = if is_ours {
         Protocol::Ours((0..2).map(|_| Arc::new(Cache::new(Some(&settings)).unwrap())).collect())
     } else {

@@ -110,8 +110,7 @@ async fn a_batch_that_was_parked_for_as_long_as_possible_is_still_known() {
     let counted = event(&course.sections[0], 5, true);
     let alice = lectern.learner("alice");
     alice.record(std::slice::from_ref(&counted)).await.expect(OK);
-    let config = Config { database_url: "postgres://x@127.0.0.1:1/x".to_owned(), ..lectern.app().config.clone() };
-    let cut_off = Lectern::start_with(|fresh| *fresh = config).await;
+    let cut_off = lectern.cut_off().await;
     cut_off.learner("alice").record(&[counted]).await.expect(StatusCode::ACCEPTED);
     refresh_in(lectern.app(), 4).await;
     let replayed = submissions::replay(lectern.app(), Utc::now() + TimeDelta::days(4), deadline()).await.unwrap();

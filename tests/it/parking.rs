@@ -14,23 +14,16 @@ use serde_json::{Value, json};
 use shared::{app::App, parking, submissions};
 use tokio::net::TcpListener;
 
-use crate::support::{Answer, Course, Lectern, deadline, event, seconds_ago};
+use crate::support::{Answer, Course, Lectern, NOWHERE, deadline, event, seconds_ago};
 
 const OK: StatusCode = StatusCode::OK;
-/// Where nobody listens.
-const NOWHERE: &str = "postgres://lectern:secret@127.0.0.1:1/lectern";
 
 /// A Lectern with a course in which alice is enrolled, and another environment of it for which PostgreSQL is away.
 async fn with_and_without_postgres() -> (Lectern, Lectern, Course) {
     let lectern = Lectern::start().await;
     let course = lectern.course("teacher", &[3]).await;
     lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);
-    let config = lectern.app().config.clone();
-    let cut_off = Lectern::start_with(|fresh| {
-        *fresh = config;
-        fresh.database_url = NOWHERE.to_owned();
-    })
-    .await;
+    let cut_off = lectern.cut_off().await;
     (lectern, cut_off, course)
 }
 
@@ -192,12 +185,7 @@ async fn a_course_that_was_not_published_yet_does_not_count() {
             course.id
         ))
         .await;
-    let config = lectern.app().config.clone();
-    let cut_off = Lectern::start_with(|fresh| {
-        *fresh = config;
-        fresh.database_url = NOWHERE.to_owned();
-    })
-    .await;
+    let cut_off = lectern.cut_off().await;
     let place = place(&cut_off.learner("alice").record(&[event(&course.sections[0], 5, true)]).await);
     let path = format!("/courses/{}", course.id);
     lectern.teacher("alice").patch(&path, course.version, &json!({"status": "published"})).await.expect(OK);

@@ -14,7 +14,7 @@ use shared::{
 };
 use tokio::net::TcpListener;
 
-use crate::support::{Lectern, course_body, event};
+use crate::support::{Lectern, NOWHERE, course_body, event};
 
 /// Longer than any request may take while PostgreSQL says nothing.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -41,7 +41,7 @@ async fn is_unavailable_everywhere(database_url: &str) {
 
 #[tokio::test]
 async fn a_server_that_refuses_connections_is_unavailable() {
-    is_unavailable_everywhere("postgres://lectern:secret@127.0.0.1:1/lectern").await;
+    is_unavailable_everywhere(NOWHERE).await;
 }
 
 #[tokio::test]

@@ -140,6 +140,9 @@ pub(crate) async fn parking() -> Parking {
     parking
 }
 
+/// A PostgreSQL that refuses.
+pub(crate) const NOWHERE: &str = "postgres://lectern:secret@127.0.0.1:1/lectern";
+
 /// Far enough away.
 pub(crate) fn deadline() -> Instant {
     Instant::now() + Duration::from_secs(60)
@@ -188,6 +191,12 @@ impl Lectern {
     pub(crate) async fn another(&self) -> Self {
         let config = self.api.app().config.clone();
         Self::start_with(|fresh| *fresh = config).await
+    }
+
+    /// A second execution environment, for which PostgreSQL is away: where it should be, nobody listens.
+    pub(crate) async fn cut_off(&self) -> Self {
+        let config = self.api.app().config.clone();
+        Self::start_with(|fresh| *fresh = Config { database_url: NOWHERE.to_owned(), ..config }).await
     }
 
     /// What its functions share.

@@ -17,6 +17,7 @@ use crate::{
     faults::{Fault, Plan, Proxy},
     load::Load,
     own_servers::OwnRedis,
+    redis_servers,
     rig::{ENVIRONMENTS, Rig, Servers},
 };
 
@@ -24,6 +25,10 @@ use crate::{
 const VICTIM: usize = 0;
 /// The request by which a drainer marks a submission as done.
 const MARK: &str = "DynamoDB_20120810.TransactWriteItems";
+/// Marks in vain before a drainer is killed: more than one submission, as the first may hold nothing that counts.
+const MARKS: usize = 4;
+/// How long something that must happen soon may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Events before the fault: connections are open, everything is warm.
 const EVENTS_BEFORE: usize = 500;
 
@@ -144,17 +149,18 @@ impl Trouble {
             Self::DrainerKilled => {
                 rig.dynamodb.set(Fault::BlackHole.only_to(MARK));
                 let (bites, environments) = (rig.dynamodb.bites(), rig.environments.clone());
-                let drainer = tokio::spawn(async move { environments.replay(VICTIM).await });
+                // A run that finds PostgreSQL still away marks nothing; the next one comes.
+                let drainer = tokio::spawn(async move { while environments.replay(VICTIM).await.is_some() {} });
                 let bitten = async {
-                    while rig.dynamodb.bites() == bites {
+                    while rig.dynamodb.bites() < bites + MARKS {
                         sleep(Duration::from_millis(1)).await;
                     }
                 };
-                timeout(Duration::from_secs(10), bitten).await.expect("the drainer marks what it has applied");
+                timeout(PATIENCE, bitten).await.expect("the drainer marks what it has applied");
                 rig.environments.kill(VICTIM);
                 rig.environments.replace(VICTIM).await;
                 rig.dynamodb.set(Fault::Pass);
-                assert_eq!(drainer.await.expect("it ends"), None, "it was killed before it was done");
+                drainer.await.expect("it ends");
                 vec![]
             }
             _ => vec![],
@@ -184,8 +190,7 @@ impl Drop for Pulse {
 }
 
 async fn flush(redis_url: &str) {
-    let client = redis::Client::open(redis_url).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    let mut connection = redis_servers::connect(redis_url).await;
     redis::cmd("FLUSHDB").query_async::<()>(&mut connection).await.expect("it is flushed");
 }
 

@@ -126,8 +126,10 @@ impl Link {
             pipeline
         };
         let started = Instant::now();
-        let (answer,) = self.step("read", commands).await.inspect_err(|_| {
-            self.leave_alone("read", started, "it takes no writes");
+        let (answer,) = self.step("read", self.full_limit(), commands).await.inspect_err(|miss| {
+            if *miss == Miss::Failed {
+                self.leave_alone("read", started, "it takes no writes");
+            }
         })?;
         self.note_write();
         Ok(answer)
@@ -144,7 +146,7 @@ impl Link {
             pipeline.add_command(command.clone());
             pipeline
         };
-        let (answer,) = self.step(step, commands).await?;
+        let (answer,) = self.step(step, self.full_limit(), commands).await?;
         Ok(answer)
     }
 
@@ -162,10 +164,12 @@ impl Link {
             let tag = if matches!(self.target, Target::Cluster(_)) { hash_tag(key) } else { "" };
             groups.entry(tag).or_default().push(key);
         }
+        // A new connection may just have too little time then; the next one goes on opening it.
+        let limit = if self.breaker.is_open() { HURRIED_LIMIT } else { self.full_limit() };
         let mut told = Vec::new();
         for keys in groups.values() {
             let command = &command;
-            told.push(self.step::<()>(step, move || {
+            told.push(self.step::<()>(step, limit, move || {
                 let mut pipeline = Pipeline::new();
                 for key in keys {
                     pipeline.add_command(command(key)).ignore();
@@ -184,10 +188,13 @@ impl Link {
     ///
     /// A connection that died while nobody looked fails its first command and is then made anew, so commands that failed
     /// without a time-out are sent once more, made anew too.
-    async fn step<T: FromRedisValue>(&self, step: &'static str, commands: impl Fn() -> Pipeline) -> Result<T, Miss> {
+    async fn step<T: FromRedisValue>(
+        &self,
+        step: &'static str,
+        limit: Duration,
+        commands: impl Fn() -> Pipeline,
+    ) -> Result<T, Miss> {
         let started = Instant::now();
-        let is_hurried = self.breaker.is_open();
-        let limit = if is_hurried { HURRIED_LIMIT } else { self.connect_limit + STEP_MARGIN };
         let work = async {
             let mut connection = self.connection()?;
             match commands().query_async(&mut connection).await {
@@ -206,11 +213,16 @@ impl Link {
         };
         telemetry::count_cache_failure();
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        // In a hurry, a new connection may just have had too little time; the next one goes on opening it.
-        if !is_hurried && (miss == Miss::Silent || failures >= FAILURES_TO_OPEN) {
+        let was_hurried = limit < self.full_limit();
+        if !was_hurried && (miss == Miss::Silent || failures >= FAILURES_TO_OPEN) {
             self.leave_alone(step, started, &error);
         }
         Err(miss)
+    }
+
+    /// What a step may take whose sender has time.
+    fn full_limit(&self) -> Duration {
+        self.connect_limit + STEP_MARGIN
     }
 
     fn connection(&self) -> Result<Connection, RedisError> {
