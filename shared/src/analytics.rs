@@ -145,7 +145,7 @@ const LOCK: Statement = Statement {
 
 /// Deletes the marks and stores the figures of locked courses; runs after the lock, so its snapshot is newer.
 ///
-/// By `enrollments_course_idx`: one course's enrollments each. A course whose analytics are off keeps its figures.
+/// By `enrollments_tree_idx`: one course's enrollments each. A course whose analytics are off keeps its figures.
 /// `strayed` counts the courses whose figures come out other than they stood although nothing has marked them since.
 const COMPUTE: Statement = Statement {
     name: "analytics.compute",
@@ -245,9 +245,11 @@ const FOLD_DRIFT: Statement = Statement {
             group by progress_events.user_id, progress_events.course_id, progress_events.section_id
         ), from_progress as (
             select
-                progress.user_id, progress.course_id, count(progress.completed_at) as completed_sections,
+                progress.user_id, progress.course_id,
+                count(progress.completed_at) filter (where sections.position is not null) as completed_sections,
                 sum(progress.time_spent) as time_spent, max(progress.completed_at) as completed_at
             from progress
+            left join sections on sections.id = progress.section_id
             group by progress.user_id, progress.course_id
         )
         select
@@ -275,10 +277,14 @@ const FOLD_DRIFT: Statement = Statement {
                 join courses on courses.id = enrollments.course_id
                 left join from_progress on from_progress.user_id = enrollments.user_id
                     and from_progress.course_id = enrollments.course_id
-                where enrollments.completed_sections <> coalesce(from_progress.completed_sections, 0)
-                    or enrollments.time_spent <> coalesce(from_progress.time_spent, 0)
-                    or courses.section_count > 0 and from_progress.completed_sections >= courses.section_count
-                        and (enrollments.completed_at is null or enrollments.completed_at > from_progress.completed_at)
+                where enrollments.time_spent <> coalesce(from_progress.time_spent, 0)
+                    or enrollments.completed_at > from_progress.completed_at
+                    -- Who is behind the tree is counted by whoever reads.
+                    or enrollments.tree_version = courses.tree_version and (
+                        enrollments.completed_sections <> coalesce(from_progress.completed_sections, 0)
+                        or courses.section_count > 0 and enrollments.completed_at is null
+                            and from_progress.completed_sections >= courses.section_count
+                    )
             ) as enrollment_drift",
 };
 

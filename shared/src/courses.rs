@@ -3,6 +3,9 @@
 //! PostgreSQL builds the JSON and nobody looks inside again. The pieces of SQL below speak of the relations `courses`,
 //! `lessons`, `sections`, `enrollments` and `progress` by name: a statement that has just written rows puts its
 //! `returning` clause under the same name, so a fresh course is rendered by the very text that renders a stored one.
+//! Where a learner's figures are shown, `standings_v1` goes by the name of `enrollments`.
+//!
+//! A lesson or section without a place (`position`) has been retired and is not shown.
 
 use std::time::Duration;
 
@@ -53,10 +56,10 @@ macro_rules! course_json {
             ") order by sections.position) as sections
                         from sections ",
             $section_joins,
-            " where sections.course_id = courses.id
+            " where sections.course_id = courses.id and sections.position is not null
                         group by sections.lesson_id
                     ) as held on held.lesson_id = lessons.id
-                    where lessons.course_id = courses.id
+                    where lessons.course_id = courses.id and lessons.position is not null
                 ), '[]'::json)",
             $course_keys,
             ")"
@@ -107,7 +110,8 @@ macro_rules! next_section {
                     and progress.section_id = sections.id
                 limit 1
             ) as progress on true
-            where lessons.course_id = courses.id and progress.completed_at is null
+            where lessons.course_id = courses.id and lessons.position is not null
+                and sections.position is not null and progress.completed_at is null
             order by lessons.position, sections.position
             limit 1
         ) end"
@@ -125,13 +129,30 @@ macro_rules! summary_json {
                 completion_percentage_v1(enrollments.completed_sections, courses.section_count),
                 'completedAt', rfc3339_v1(enrollments.completed_at),
                 'lastActivityAt', rfc3339_v1(enrollments.last_activity_at),
-                'newSectionsSinceCompletion', case when enrollments.completed_at is not null
-                    then greatest(courses.section_count - enrollments.completed_sections, 0) end,
+                'newSectionsSinceCompletion', case
+                    when enrollments.completed_at is null then null
+                    when enrollments.completed_sections >= courses.section_count then 0
+                    else (
+                        select count(*)
+                        from sections
+                        left join progress on progress.user_id = enrollments.user_id
+                            and progress.course_id = sections.course_id and progress.section_id = sections.id
+                        where sections.course_id = courses.id and sections.position is not null
+                            and coalesce(sections.restored_at, sections.created_at) > enrollments.completed_at
+                            and progress.completed_at is null
+                    )
+                end,
                 'resume', json_build_object(
                     'lastSectionId', (
                         select progress.section_id
                         from progress
                         where progress.user_id = enrollments.user_id and progress.course_id = enrollments.course_id
+                            -- By sections_retired_idx, which is empty for most courses.
+                            and progress.section_id not in (
+                                select retired.id
+                                from sections as retired
+                                where retired.course_id = courses.id and retired.position is null
+                            )
                         order by progress.last_at desc, progress.section_id desc
                         limit 1
                     ),
@@ -169,7 +190,7 @@ const OUTLINE_FOR: Statement = Statement {
         ),
         "::text as body
         from courses
-        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        left join standings_v1 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
 };
@@ -189,7 +210,7 @@ const SECTION: Statement = Statement {
         from sections
         join courses on courses.id = sections.course_id
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
-        where sections.id = $1"
+        where sections.id = $1 and sections.position is not null"
     ),
 };
 

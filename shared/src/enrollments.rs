@@ -40,7 +40,7 @@ const ENROL: Statement = Statement {
     name: "enrollments.enrol",
     sql: concat!(
         "with course as (
-            select courses.id, courses.status,
+            select courses.id, courses.status, courses.tree_version,
                 ",
         access_column!(),
         ",
@@ -49,14 +49,21 @@ const ENROL: Statement = Statement {
             left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = $2
             where courses.id = $1
         ), written as (
-            insert into enrollments as stored (user_id, course_id, enrolled_at)
-            select $2, course.id, $4
+            insert into enrollments as stored (user_id, course_id, enrolled_at, tree_version, active_during)
+            select $2, course.id, $4, course.tree_version, opened_v1('{}', $4)
             from course
             where course.access <> 'none'
                 and (course.status = 'published' or course.status = 'archived' and course.enrollment_status = 'active')
-            on conflict (user_id, course_id) do update set status = 'active'
+            on conflict (user_id, course_id) do update set
+                status = 'active', active_during = opened_v1(stored.active_during, $4)
             where stored.status = 'active' or (select course.status from course) = 'published'
-            returning stored.*, stored.xmax = 0 as inserted
+            returning
+                stored.user_id, stored.course_id, stored.status, stored.enrolled_at, stored.xmax = 0 as inserted,
+                case
+                    when stored.tree_version < (select course.tree_version from course)
+                        then (standing_v1(stored)).completed_at
+                    else stored.completed_at
+                end as completed_at
         ), marked as (
             insert into course_changes (course_id) select written.course_id from written
         )
@@ -71,7 +78,8 @@ const CANCEL: Statement = Statement {
     name: "enrollments.cancel",
     sql: concat!(
         "with written as (
-            update enrollments set status = 'cancelled'
+            update enrollments set
+                status = 'cancelled', active_during = closed_v1(enrollments.active_during, $4)
             where enrollments.user_id = $2 and enrollments.course_id = $1 and enrollments.status = 'active'
             returning enrollments.course_id
         ), marked as (
@@ -95,12 +103,15 @@ const LOAD: Statement = Statement {
             from unnest($2, $3) with ordinality as item (user_id, enrolled_at, position)
             order by item.user_id collate \"C\", item.position
         ), written as (
-            insert into enrollments as stored (user_id, course_id, enrolled_at)
-            select sent.user_id, courses.id, sent.enrolled_at
+            insert into enrollments as stored (user_id, course_id, enrolled_at, tree_version, active_during)
+            select
+                sent.user_id, courses.id, sent.enrolled_at, courses.tree_version, opened_v1('{}', sent.enrolled_at)
             from sent
             join courses on courses.id = $1 and courses.status = 'published'
             order by sent.user_id collate \"C\"
-            on conflict (user_id, course_id) do update set status = 'active' where stored.status <> 'active'
+            on conflict (user_id, course_id) do update set
+                status = 'active', active_during = opened_v1(stored.active_during, $4)
+            where stored.status <> 'active'
             returning stored.user_id, stored.course_id
         ), marked as (
             insert into course_changes (course_id) select written.course_id from written limit 1
@@ -145,8 +156,9 @@ pub async fn enrol(app: &App, caller: &Caller, course: Uuid, now: DateTime<Utc>)
 }
 
 /// Cancels the caller's enrollment. What was learned stays, and who never enrolled has nothing to cancel.
-pub async fn cancel(app: &App, caller: &Caller, course: Uuid) -> Result<(), Error> {
-    let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
+pub async fn cancel(app: &App, caller: &Caller, course: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+    let params: [Param<'_>; 4] =
+        [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL), (&now, Type::TIMESTAMPTZ)];
     let row = app.db.query_opt(CANCEL, &params, Repeat::Safe).await?;
     let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
     // The enrolled may leave a course that has been unpublished; for others it is not there.

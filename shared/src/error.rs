@@ -33,6 +33,8 @@ pub enum Error {
     Stale {
         /// The version that is.
         current: i64,
+        /// What has changed since, latest first, as [`crate::edits`] keeps it.
+        changes: Vec<serde_json::Value>,
     },
     /// 428: a write that must not overwrite others' changes came without `If-Match`.
     #[error("missing If-Match")]
@@ -178,6 +180,9 @@ pub mod reason {
         ROUTE_NOT_FOUND = "route_not_found", "There is no such route.";
         /// Archived courses take nobody in.
         ARCHIVED = "archived", "The course is archived and takes no new enrollments.";
+        /// Siblings have different places.
+        ORDER_TAKEN = "order_taken",
+            "A lesson of this course has that `order` already. Read the course, and choose places that are free.";
         /// Drafts take nobody in.
         NOT_PUBLISHED = "not_published", "The course is not published yet.";
         /// The request is too large.

@@ -10,12 +10,13 @@ use uuid::Uuid;
 use crate::{
     app::App,
     auth::Caller,
-    body::{self, Node, Text},
+    body::{self, Text},
     catalogue, courses,
     db::{Param, Repeat, Statement, column},
     error::{Error, reason},
     http::MOST_BYTES,
     ids,
+    tree::{self, Ids, Lesson, Rows, TITLE, escaped},
 };
 
 /// A course of 4 MB takes a second or two to write; API Gateway waits thirty.
@@ -24,18 +25,10 @@ const BUDGET: Duration = Duration::from_secs(15);
 /// JSON values in a body at the most. A section takes six of them and 130 bytes of an answer of 4 MiB at least.
 pub const MOST_VALUES: usize = 250_000;
 
-/// A title of anything.
-pub const TITLE: Text = Text::filled(500);
 /// A course's description.
 pub const DESCRIPTION: Text = Text { most: 20_000, may_be_blank: true };
-/// The author's word for what a section is.
-const SECTION_TYPE: Text = Text::filled(50);
-/// Bounded by the size of a request alone.
-const CONTENT: Text = Text { most: MOST_BYTES, may_be_blank: true };
 /// Hours that a course may claim to take.
 pub const HOURS: std::ops::RangeInclusive<f64> = 0.0..=10_000.0;
-/// Places among siblings.
-const ORDER: std::ops::RangeInclusive<i32> = 1..=1_000_000;
 
 /// Claims the key, and then, if it was free, writes the tree and keeps the answer.
 ///
@@ -52,11 +45,12 @@ const CREATE: Statement = Statement {
         ), courses as (
             insert into courses (
                 id, owner_id, title, description, difficulty, image_url, estimated_hours, status,
-                lesson_count, section_count, created_at, updated_at, published_at
+                lesson_count, section_count, created_at, updated_at, published_at, open_during
             )
             select
                 claim.course_id, $2, $5, $6, $7, $8, $9, case when $10 then 'published' else 'draft' end,
-                cardinality($12), cardinality($15), $11, $11, case when $10 then $11 end
+                cardinality($12), cardinality($15), $11, $11, case when $10 then $11 end,
+                case when $10 then opened_v1('{}', $11) else '{}' end
             from claim
             returning *
         ), lessons as (
@@ -105,23 +99,7 @@ pub struct NewCourse {
     image_url: Option<String>,
     estimated_hours: Option<f64>,
     is_published: bool,
-    lessons: Vec<NewLesson>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct NewLesson {
-    title: String,
-    order: i32,
-    sections: Vec<NewSection>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct NewSection {
-    title: String,
-    content: String,
-    kind: String,
-    order: i32,
-    duration: Option<i32>,
+    lessons: Vec<Lesson>,
 }
 
 /// Reads the body of `POST /courses`.
@@ -130,8 +108,7 @@ pub fn parse(body: &Value) -> Result<NewCourse, Error> {
         let root = root.object()?;
         let data = root.field("courseData");
         let data = data.object();
-        let lessons = root.field("lessons").items(0..=usize::MAX, lesson);
-        root.field("lessons").refuse_repeated("order");
+        let lessons = tree::lessons(&root.field("lessons"), Ids::Made);
         let data = data?;
         let title = data.field("title").text(TITLE);
         let description = data.field("description").text(DESCRIPTION);
@@ -149,63 +126,17 @@ pub fn parse(body: &Value) -> Result<NewCourse, Error> {
             lessons: lessons?,
         })
     })?;
-    if course.answer_size() > MOST_BYTES || course.largest_section() > MOST_BYTES {
+    if course.answer_size() > MOST_BYTES || tree::largest_section(&course.lessons) > MOST_BYTES {
         return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
     }
     Ok(course)
 }
 
-fn lesson(node: &Node<'_>) -> Option<NewLesson> {
-    let node = node.object()?;
-    let title = node.field("title").text(TITLE);
-    let order = node.field("order").whole(ORDER);
-    let sections = node.field("sections").items(0..=usize::MAX, section);
-    node.field("sections").refuse_repeated("order");
-    Some(NewLesson { title: title?.to_owned(), order: order?, sections: sections? })
-}
-
-fn section(node: &Node<'_>) -> Option<NewSection> {
-    let node = node.object()?;
-    let title = node.field("title").text(TITLE);
-    let content = node.field("content").text(CONTENT);
-    let kind = node.field("type").text(SECTION_TYPE);
-    let order = node.field("order").whole(ORDER);
-    let duration = node.field("duration").optional_or(|node| node.whole(0..=i32::MAX));
-    Some(NewSection {
-        title: title?.to_owned(),
-        content: content?.to_owned(),
-        kind: kind?.to_owned(),
-        order: order?,
-        duration: duration?,
-    })
-}
-
-/// Bytes of a text inside a JSON string, as PostgreSQL writes it.
-fn escaped(text: &str) -> usize {
-    let bytes = |byte| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0..0x20 => 6,
-        _ => 1,
-    };
-    text.bytes().map(bytes).sum()
-}
-
 impl NewCourse {
     /// About how many bytes the outline will have, never less than it has by more than a few hundred.
     fn answer_size(&self) -> usize {
-        let sections = self.lessons.iter().flat_map(|lesson| &lesson.sections);
-        let in_sections: usize = sections.map(|section| 130 + escaped(&section.title) + escaped(&section.kind)).sum();
-        let in_lessons: usize = self.lessons.iter().map(|lesson| 130 + escaped(&lesson.title)).sum();
         let image_url = self.image_url.as_deref().unwrap_or_default();
-        in_sections + in_lessons + escaped(&self.title) + escaped(&self.description) + escaped(image_url)
-    }
-
-    /// How many bytes the answer to `GET /sections/{sectionId}` will have at the most.
-    fn largest_section(&self) -> usize {
-        let sections = self.lessons.iter().flat_map(|lesson| &lesson.sections);
-        let size =
-            |section: &NewSection| 300 + escaped(&section.title) + escaped(&section.kind) + escaped(&section.content);
-        sections.map(size).max().unwrap_or_default()
+        tree::outline_size(&self.lessons) + escaped(&self.title) + escaped(&self.description) + escaped(image_url)
     }
 }
 
@@ -230,7 +161,7 @@ pub async fn create(
     now: DateTime<Utc>,
 ) -> Result<Created, Error> {
     let id = ids::new_id();
-    let tree = Tree::of(&course.lessons);
+    let tree = Rows::of(&course.lessons);
     let params: [Param<'_>; 21] = [
         (&id, Type::UUID),
         (&caller.user, Type::TEXT),
@@ -272,43 +203,6 @@ async fn replay(app: &App, caller: &Caller, key: &str, request_hash: &[u8]) -> R
     // Bumped again: whoever made the course may have died between its commit and its bump.
     app.cache.bump(&[catalogue::generation()]).await;
     Ok(Created { id: column(&row, "course_id")?, body: column(&row, "body")?, replayed: true })
-}
-
-/// The tree as the parallel arrays that `unnest` takes.
-#[derive(Default)]
-struct Tree<'a> {
-    lesson_ids: Vec<Uuid>,
-    lesson_titles: Vec<&'a str>,
-    lesson_orders: Vec<i32>,
-    section_ids: Vec<Uuid>,
-    section_lessons: Vec<Uuid>,
-    section_titles: Vec<&'a str>,
-    section_contents: Vec<&'a str>,
-    section_kinds: Vec<&'a str>,
-    section_orders: Vec<i32>,
-    section_durations: Vec<Option<i32>>,
-}
-
-impl<'a> Tree<'a> {
-    fn of(lessons: &'a [NewLesson]) -> Self {
-        let mut tree = Self::default();
-        for lesson in lessons {
-            let id = ids::new_id();
-            tree.lesson_ids.push(id);
-            tree.lesson_titles.push(&lesson.title);
-            tree.lesson_orders.push(lesson.order);
-            for section in &lesson.sections {
-                tree.section_ids.push(ids::new_id());
-                tree.section_lessons.push(id);
-                tree.section_titles.push(&section.title);
-                tree.section_contents.push(&section.content);
-                tree.section_kinds.push(&section.kind);
-                tree.section_orders.push(section.order);
-                tree.section_durations.push(section.duration);
-            }
-        }
-        tree
-    }
 }
 
 #[cfg(test)]

@@ -382,7 +382,7 @@ fn problem(error: &Error, request_id: &str) -> Response {
         tracing::error!(code = error.code(), error = telemetry::chain(error), "request failed");
     }
     let faults: &[Fault] = if let Error::Invalid { faults, .. } = error { faults } else { &[] };
-    let body = json!({
+    let mut body = json!({
         "type": format!("urn:lectern:problem:{}", error.code()),
         "title": title,
         "status": status.as_u16(),
@@ -391,6 +391,10 @@ fn problem(error: &Error, request_id: &str) -> Response {
         "requestId": request_id,
         "errors": faults,
     });
+    if let Error::Stale { current, changes } = error {
+        body["currentVersion"] = (*current).into();
+        body["changes"] = changes.as_slice().into();
+    }
     let mut response = HttpResponse::new(Body::Text(body.to_string()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
@@ -434,7 +438,7 @@ fn detail(error: &Error) -> Cow<'static, str> {
         | Error::NotFound(reason)
         | Error::Conflict(reason)
         | Error::TooLarge(reason) => reason.detail.into(),
-        Error::Stale { current } => {
+        Error::Stale { current, .. } => {
             format!("The course is at version {current} now. Read it again, and send `If-Match: \"v{current}\"`.")
                 .into()
         }

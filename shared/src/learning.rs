@@ -34,7 +34,7 @@ const SUMMARY: Statement = Statement {
         courses::summary_json!(),
         "::text as body
         from courses
-        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        left join standings_v1 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
 };
@@ -66,8 +66,9 @@ const LESSON: Statement = Statement {
             from sections ",
         courses::join_section_progress!(),
         " where sections.course_id = lessons.course_id and sections.lesson_id = lessons.id
+                and sections.position is not null
         ) as held
-        where lessons.id = $1"
+        where lessons.id = $1 and lessons.position is not null"
     ),
 };
 
@@ -90,7 +91,7 @@ const MY_COURSES: Statement = Statement {
         ")::text as item
         from (
             select enrollments.*, coalesce(enrollments.last_activity_at, enrollments.enrolled_at) as key
-            from enrollments
+            from standings_v1 as enrollments
             where enrollments.user_id = $1 and enrollments.status = 'active'
         ) as enrollments
         join courses on courses.id = enrollments.course_id

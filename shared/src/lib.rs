@@ -1,7 +1,7 @@
 //! What Lectern's functions share.
 //!
 //! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
-//!   [`generation`] (create), [`publication`] (change), [`enrollments`], [`progress`] (write), [`submissions`] (written while
+//!   [`tree`] and [`generation`] (create), [`publication`] (change), [`edits`] (what was changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while
 //!   PostgreSQL is away), [`learning`] (read), [`analytics`], [`ledger`].
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
 //!   [`auth`], [`body`], [`page`], [`telemetry`], [`config`], [`migrations`].
@@ -20,6 +20,7 @@ pub mod catalogue;
 pub mod config;
 pub mod courses;
 pub mod db;
+pub mod edits;
 pub mod enrollments;
 pub mod error;
 pub mod generation;
@@ -36,3 +37,4 @@ pub mod progress;
 pub mod publication;
 pub mod submissions;
 pub mod telemetry;
+pub mod tree;

@@ -57,6 +57,14 @@ pub const ALL: &[Migration] = migrations![
     "V7__ledger_retention",
     "V8__record_parked_progress",
     "V9__index_ledger_by_age",
+    "V10__content_editing",
+    "V11__states_in_time",
+    "V12__standings",
+    "V13__record_progress_v3",
+    "V14__index_enrollments_by_tree",
+    "V15__drop_enrollments_course_idx",
+    "V16__index_enrollments_by_activity",
+    "V17__index_retired_sections",
 ];
 
 impl Migration {
@@ -230,7 +238,8 @@ mod tests {
             .filter_map(|name| name.strip_suffix(".sql").map(str::to_owned))
             .collect();
         files.sort();
-        let names: Vec<&str> = ALL.iter().map(|migration| migration.name).collect();
+        let mut names: Vec<&str> = ALL.iter().map(|migration| migration.name).collect();
+        names.sort_unstable();
         assert_eq!(files, names);
     }
 }

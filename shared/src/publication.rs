@@ -1,7 +1,7 @@
 //! Changing a course's description and status: edit, publish, unpublish, archive.
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
@@ -13,12 +13,31 @@ use crate::{
     cache::REPEATED_FOR,
     catalogue, courses,
     db::{Param, Repeat, Statement, column},
+    edits,
     error::{Error, reason},
-    generation::{DESCRIPTION, HOURS, TITLE},
+    generation::{DESCRIPTION, HOURS},
+    tree::TITLE,
 };
 
 /// JSON values in a body at the most, with room for what a client adds of its own.
 pub const MOST_VALUES: usize = 1_000;
+
+/// When the course was open to learners, from now on with this status ($5 is now). Where nobody kept count, it is still
+/// known of a course that was never published.
+macro_rules! open_during {
+    ($status:literal) => {
+        concat!(
+            "case
+                when (courses.status = 'draft') = (",
+            $status,
+            " = 'draft') then courses.open_during
+                when courses.status <> 'draft' then closed_v1(courses.open_during, $5)
+                when courses.published_at is null then opened_v1('{}', $5)
+                else opened_v1(courses.open_during, $5)
+            end"
+        )
+    };
+}
 
 /// Changes what was sent if the version is the one that the sender knows. `courses` is the changed row in the end.
 const UPDATE: Statement = Statement {
@@ -33,6 +52,9 @@ const UPDATE: Statement = Statement {
                 estimated_hours = case when $11 then $12 else courses.estimated_hours end,
                 analytics_enabled = coalesce($13, courses.analytics_enabled),
                 status = coalesce($14, courses.status),
+                open_during = ",
+        open_during!("coalesce($14, courses.status)"),
+        ",
                 published_at = case
                     when coalesce($14, courses.status) = 'published' then coalesce(courses.published_at, $5)
                     else courses.published_at
@@ -43,8 +65,9 @@ const UPDATE: Statement = Statement {
             returning *
         ), marked as (
             insert into course_changes (course_id) select courses.id from courses
-        )
-        select ",
+        ), ",
+        edits::note!("$15"),
+        " select ",
         courses::course_json!(),
         "::text as body from courses"
     ),
@@ -53,10 +76,22 @@ const UPDATE: Statement = Statement {
 /// Archives a course that is not archived yet; $4 is the version that the sender knows, or null.
 const ARCHIVE: Statement = Statement {
     name: "publication.archive",
-    sql: "update courses set status = 'archived', version = courses.version + 1, updated_at = $5
-        where courses.id = $1 and ($3 or courses.owner_id = $2) and courses.version = coalesce($4, courses.version)
-            and courses.status <> 'archived'
-        returning courses.id",
+    sql: concat!(
+        "with courses as (
+            update courses set
+                status = 'archived',
+                open_during = ",
+        open_during!("'archived'"),
+        ",
+                version = courses.version + 1,
+                updated_at = $5
+            where courses.id = $1 and ($3 or courses.owner_id = $2)
+                and courses.version = coalesce($4, courses.version) and courses.status <> 'archived'
+            returning *
+        ), ",
+        edits::note!("'{\"fields\":[\"status\"]}'"),
+        " select courses.id from courses"
+    ),
 };
 
 /// Why a change found no row. By `courses_pkey` and `enrollments_pkey`.
@@ -66,7 +101,9 @@ const STATE: Statement = Statement {
         "select ",
         access_column!(),
         ",
-            courses.version, courses.status
+            courses.version, courses.status, ",
+        edits::since!("$4"),
+        " as changes
         from courses
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
@@ -84,6 +121,23 @@ pub struct Changes {
     estimated_hours: Option<Option<f64>>,
     analytics_enabled: Option<bool>,
     status: Option<&'static str>,
+}
+
+impl Changes {
+    /// What [`edits`] keeps of it: which fields were sent.
+    fn to_json(&self) -> Value {
+        let fields = [
+            ("title", self.title.is_some()),
+            ("description", self.description.is_some()),
+            ("difficulty", self.difficulty.is_some()),
+            ("imageUrl", self.image_url.is_some()),
+            ("estimatedHours", self.estimated_hours.is_some()),
+            ("analyticsEnabled", self.analytics_enabled.is_some()),
+            ("status", self.status.is_some()),
+        ];
+        let sent: Vec<&str> = fields.into_iter().filter_map(|(name, is_sent)| is_sent.then_some(name)).collect();
+        json!({ "fields": sent })
+    }
 }
 
 /// Reads the body of `PATCH /courses/{courseId}`. Only an image and the hours can be taken away by a null.
@@ -122,7 +176,8 @@ pub async fn update(
 ) -> Result<String, Error> {
     let (set_image, image_url) = (changes.image_url.is_some(), changes.image_url.as_ref().and_then(Option::as_deref));
     let (set_hours, hours) = (changes.estimated_hours.is_some(), changes.estimated_hours.flatten());
-    let params: [Param<'_>; 14] = [
+    let change = changes.to_json().to_string();
+    let params: [Param<'_>; 15] = [
         (&course, Type::UUID),
         (&caller.user, Type::TEXT),
         (&caller.admin, Type::BOOL),
@@ -137,13 +192,14 @@ pub async fn update(
         (&hours, Type::FLOAT8),
         (&changes.analytics_enabled, Type::BOOL),
         (&changes.status, Type::TEXT),
+        (&change, Type::TEXT),
     ];
     // Not repeatable: had the first run taken effect, the second would find its own version stale.
     let changed = app.db.query_opt(UPDATE, &params, Repeat::Unsafe).await;
     let answer = match changed {
         Ok(Some(row)) => column(&row, "body"),
-        Ok(None) => match managed(app, caller, course).await {
-            Ok(row) => column(&row, "version").and_then(|current| Err(Error::Stale { current })),
+        Ok(None) => match managed(app, caller, course, Some(version)).await {
+            Ok(row) => Err(edits::stale(&row)?),
             Err(error) => Err(error),
         },
         Err(failure) => Err(failure.into()),
@@ -153,7 +209,8 @@ pub async fn update(
     answer
 }
 
-async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
+/// Tells the cache that a course has changed.
+pub(crate) async fn bump(app: &App, course: Uuid, is_visibility_changed: bool) {
     let mut generations = vec![courses::generation(course), catalogue::generation()];
     if is_visibility_changed {
         generations.extend([courses::visibility(course), catalogue::visibility()]);
@@ -209,10 +266,10 @@ pub async fn archive(
     ];
     let answer = match app.db.query_opt(ARCHIVE, &params, Repeat::Safe).await {
         Ok(Some(_)) => Ok(()),
-        Ok(None) => managed(app, caller, course).await.and_then(|row| match column::<&str>(&row, "status")? {
+        Ok(None) => managed(app, caller, course, version).await.and_then(|row| match column::<&str>(&row, "status")? {
             // Archived already is what was asked for.
             "archived" => Ok(()),
-            _ => Err(Error::Stale { current: column(&row, "version")? }),
+            _ => Err(edits::stale(&row)?),
         }),
         Err(failure) => Err(failure.into()),
     };
@@ -222,8 +279,9 @@ pub async fn archive(
 }
 
 /// A course that a change did not find as expected, if the caller manages it: otherwise it is not there, or not theirs.
-async fn managed(app: &App, caller: &Caller, course: Uuid) -> Result<Row, Error> {
-    let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
+async fn managed(app: &App, caller: &Caller, course: Uuid, known: Option<i64>) -> Result<Row, Error> {
+    let params: [Param<'_>; 4] =
+        [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL), (&known, Type::INT8)];
     let row = app.db.query_opt(STATE, &params, Repeat::Safe).await?;
     let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
     Access::of(&row)?.require_manage()?;

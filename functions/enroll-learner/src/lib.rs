@@ -42,7 +42,7 @@ async fn cancel(app: &App, request: &Request) -> http::Result {
     let caller = Caller::of(app, request)?;
     let course = http::path_id(request, "courseId", reason::COURSE_NOT_FOUND)?;
 
-    enrollments::cancel(app, &caller, course).await?;
+    enrollments::cancel(app, &caller, course, Utc::now()).await?;
     Ok(http::no_content())
 }
 

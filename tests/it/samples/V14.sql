@@ -1,0 +1,1 @@
+-- Nothing that V14's binaries write is new: V14 is an index.

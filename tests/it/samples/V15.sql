@@ -1,0 +1,1 @@
+-- Nothing that V15's binaries write is new: V15 drops an index.

@@ -1,0 +1,1 @@
+-- Nothing that V16's binaries write is new: V16 is an index.

@@ -1,0 +1,1 @@
+-- Nothing that V9's binaries write is new: V9 is an index.
