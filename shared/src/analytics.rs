@@ -19,7 +19,9 @@ use crate::{
     catalogue, courses,
     db::{Failure, Param, Repeat, Statement, column},
     error::{Error, reason},
-    ledger, telemetry,
+    ledger,
+    recount::{self, Settled},
+    telemetry,
 };
 
 /// Learners count as active for so long after their last event.
@@ -308,6 +310,8 @@ pub struct Refreshed {
     pub remaining: i64,
     /// The moment that the figures speak of.
     pub as_of: DateTime<Utc>,
+    /// Where edits left enrollments to be counted by their new trees: how many were, and how many wait still.
+    pub recounted: Option<Settled>,
     /// After a reconciliation: how many stored values differed from what they are made of.
     pub drift: Option<i64>,
 }
@@ -321,6 +325,9 @@ impl Refreshed {
             "remaining": self.remaining,
             "asOf": self.as_of.to_rfc3339_opts(SecondsFormat::Micros, true),
         });
+        if let Some(recounted) = self.recounted {
+            answer["recounted"] = recounted.to_json();
+        }
         if let Some(drift) = self.drift {
             answer["drift"] = drift.into();
         }
@@ -330,6 +337,12 @@ impl Refreshed {
 
 /// Refreshes the courses that changed or are due, until all are done or the deadline is near.
 pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
+    // Before the figures, which count whoever is completed by a changed tree; but half of the time is theirs.
+    let half = Instant::now() + deadline.saturating_duration_since(Instant::now()) / 2;
+    let recounted = recount::settle(app, half).await.unwrap_or_else(|error| {
+        tracing::warn!(error = telemetry::chain(&error), "enrollments were not counted by their new trees");
+        None
+    });
     let pass = pass(app, PENDING, as_of, deadline).await?;
     if let Err(error) = ledger::prune(app, as_of, deadline).await {
         // The next run goes on where this one stopped.
@@ -337,7 +350,7 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
     }
     // Whoever failed or came in meanwhile is still marked.
     let remaining = count(app, REMAINING, as_of, None).await?;
-    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, drift: None })
+    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, recounted, drift: None })
 }
 
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
@@ -356,7 +369,7 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
     }
     let remaining = if second.finished { 0 } else { count(app, UNVISITED, as_of, second.behind).await? };
     let failed = first.failed + second.failed;
-    Ok(Refreshed { refreshed: second.refreshed, failed, remaining, as_of, drift: Some(drift) })
+    Ok(Refreshed { refreshed: second.refreshed, failed, remaining, as_of, recounted: None, drift: Some(drift) })
 }
 
 async fn count(app: &App, what: Statement, as_of: DateTime<Utc>, behind: Option<Uuid>) -> Result<i64, Error> {

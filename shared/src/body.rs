@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// More faults than this help nobody.
-const MOST_FAULTS: usize = 100;
+pub(crate) const MOST_FAULTS: usize = 100;
 
 /// What a text may be.
 #[derive(Debug, Clone, Copy)]

@@ -294,6 +294,13 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Takes everything back and gives the connection back.
+    pub async fn rollback(mut self) -> Result<(), Failure> {
+        self.command(Statement { name: "rollback", sql: "rollback" }).await?;
+        drop(self.connection.take());
+        Ok(())
+    }
+
     /// Runs a statement inside the transaction.
     pub async fn query(&mut self, statement: Statement, params: &[Param<'_>]) -> Result<Vec<Row>, Failure> {
         let connection = self.connection.as_ref().ok_or_else(|| Failure::fault(statement.name, "session is over"))?;

@@ -211,6 +211,12 @@ pub fn idempotency_key(request: &Request) -> std::result::Result<Option<&str>, E
     key.map(Some).ok_or_else(|| Error::invalid_header("Idempotency-Key", "must be 1 to 255 visible ASCII characters"))
 }
 
+/// The `Idempotency-Key` header of a request that makes something; `hint` says what a key is for.
+pub fn required_idempotency_key<'a>(request: &'a Request, hint: &str) -> std::result::Result<&'a str, Error> {
+    let missing = || Error::invalid_header("Idempotency-Key", format!("is required: {hint}"));
+    idempotency_key(request)?.ok_or_else(missing)
+}
+
 /// The version that `If-Match: "v<n>"` names.
 pub fn if_match(request: &Request) -> std::result::Result<Option<i64>, Error> {
     let Some(value) = request.headers().get(header::IF_MATCH) else { return Ok(None) };
@@ -300,6 +306,12 @@ pub fn done(status: StatusCode, body: String) -> Response {
     let mut response = json_response(status, body);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// 201 with `Location`; `Idempotent-Replayed` where it is the first answer again.
+pub fn created(location: &str, body: String, replayed: bool) -> Response {
+    let response = with_header(done(StatusCode::CREATED, body), header::LOCATION, location);
+    if replayed { with_header(response, HeaderName::from_static("idempotent-replayed"), "true") } else { response }
 }
 
 /// 204.

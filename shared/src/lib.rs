@@ -1,8 +1,9 @@
 //! What Lectern's functions share.
 //!
 //! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
-//!   [`tree`] and [`generation`] (create), [`publication`] (change), [`edits`] (what was changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while
-//!   PostgreSQL is away), [`learning`] (read), [`analytics`], [`ledger`].
+//!   [`tree`] (as it is sent), [`generation`] (create), [`publication`] and [`content`] (change), [`edits`] (what was
+//!   changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while PostgreSQL is away), [`learning`]
+//!   (read), [`recount`] (after changes), [`analytics`], [`ledger`].
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
 //!   [`auth`], [`body`], [`page`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
@@ -18,6 +19,7 @@ pub mod breaker;
 pub mod cache;
 pub mod catalogue;
 pub mod config;
+pub mod content;
 pub mod courses;
 pub mod db;
 pub mod edits;
@@ -35,6 +37,7 @@ pub mod page;
 pub mod parking;
 pub mod progress;
 pub mod publication;
+pub mod recount;
 pub mod submissions;
 pub mod telemetry;
 pub mod tree;

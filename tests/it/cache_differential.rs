@@ -13,7 +13,10 @@ use reqwest::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Answer, Course, Lectern, course_body, environment, event};
+use crate::{
+    editing::tree_of,
+    support::{Answer, Course, Lectern, course_body, environment, event},
+};
 
 const OK: StatusCode = StatusCode::OK;
 /// Another life is lived with `LECTERN_TEST_SEED`.
@@ -227,8 +230,12 @@ impl Life {
         let who = self.manager();
         let path = format!("/courses/{}", course.id);
         let known = Answer::of(self.request(&self.plain, ROOT, Method::GET, &format!("/me{path}"))).await;
+        let known = known.expect(OK);
         // Sometimes somebody else was faster.
-        let version = known.expect(OK)["version"].as_i64().unwrap() - i64::from(self.dice.once_in(10));
+        let version = known["version"].as_i64().unwrap() - i64::from(self.dice.once_in(10));
+        if self.dice.once_in(3) {
+            return self.edit(who, course, &known, version).await;
+        }
         let body = match self.dice.roll(10) {
             0..4 => json!({"title": format!("Title {}", self.dice.roll(1_000))}),
             4..6 => json!({"difficulty": self.dice.pick(&DIFFICULTIES)}),
@@ -239,6 +246,26 @@ impl Life {
         let request = request.header("if-match", format!("\"v{version}\""));
         self.answered(environment, who, &Method::PATCH, &path, request).await;
         self.note(format!("  with {body}"));
+    }
+
+    /// Gives the course another tree: a lesson with another name, a section less, or all that it began with.
+    async fn edit(&mut self, who: usize, course: &Course, known: &Value, version: i64) {
+        let mut tree = tree_of(known);
+        let lessons = tree["lessons"].as_array_mut().unwrap();
+        match self.dice.roll(3) {
+            0 => lessons.iter_mut().for_each(|lesson| lesson["title"] = format!("Version {version}").into()),
+            1 => lessons.iter_mut().for_each(|lesson| _ = lesson["sections"].as_array_mut().unwrap().pop()),
+            _ => {
+                let section = |(index, id)| json!({"id": id, "title": "S", "type": "text", "order": index + 1});
+                let sections: Vec<Value> = course.sections.iter().enumerate().map(section).collect();
+                tree = json!({"lessons": [{"id": course.lessons[0], "title": "L", "order": 1, "sections": sections}]});
+            }
+        }
+        let path = format!("/courses/{}/content", course.id);
+        let environment = self.dice.roll(self.cached.len());
+        let request = self.request(&self.cached[environment], who, Method::PUT, &path).json(&tree);
+        let request = request.header("if-match", format!("\"v{version}\""));
+        self.answered(environment, who, &Method::PUT, &path, request).await;
     }
 
     async fn create(&mut self) {

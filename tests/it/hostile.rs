@@ -1,7 +1,10 @@
 //! Bad input and bad callers: whatever comes, the answer is a stable code, tells nothing of our insides, and nothing has
 //! changed. What good input does is tested elsewhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use local::{
@@ -933,6 +936,8 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
         ("GET /sections/{sectionId}", [403, 403, 200, 403, 200]),
         ("POST /courses", [403, 201, 201, 403, 403]),
         ("PATCH /courses/{courseId}", [403, 403, 200, 403, 200]),
+        ("PUT /courses/{courseId}/content", [403, 403, 200, 403, 200]),
+        ("POST /courses/{courseId}/lessons", [403, 403, 201, 403, 201]),
         ("DELETE /courses/{courseId}", [403, 403, 204, 403, 204]),
         ("PUT /courses/{courseId}/enrollment", [201, 201, 201, 201, 201]),
         ("DELETE /courses/{courseId}/enrollment", [204, 204, 204, 204, 204]),
@@ -964,9 +969,14 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
         let code = match (key.as_str(), status) {
             ("GET /me/authored-courses" | "POST /courses" | "POST /courses/{courseId}/enrollments", _) => "forbidden",
             ("POST /progress", _) => "invalid_body",
-            ("PATCH /courses/{courseId}" | "DELETE /courses/{courseId}" | "GET /courses/{courseId}/analytics", _) => {
-                "not_owner"
-            }
+            (
+                "PATCH /courses/{courseId}"
+                | "PUT /courses/{courseId}/content"
+                | "POST /courses/{courseId}/lessons"
+                | "DELETE /courses/{courseId}"
+                | "GET /courses/{courseId}/analytics",
+                _,
+            ) => "not_owner",
             ("GET /progress/submissions/{submissionId}", _) => "submission_not_found",
             _ => "not_enrolled",
         };
@@ -1111,8 +1121,11 @@ impl World {
             event["userId"] = json!("lena");
             event
         };
+        let mut known = section(2);
+        known["id"] = json!(course.sections[2]);
         let title = Kind::Text { most: 500, blank: false };
         let description = Kind::Text { most: 20_000, blank: true };
+        let content = Kind::Text { most: usize::MAX, blank: true };
         vec![
             BodyRoute {
                 name: "POST /courses",
@@ -1130,7 +1143,7 @@ impl World {
                         {"title": "L", "order": 2, "sections": [section(1), section(2)]},
                     ],
                 }),
-                fields: vec![
+                fields: [
                     Field::required("/courseData", Kind::Object),
                     Field::required("/courseData/title", title),
                     Field::required("/courseData/description", description),
@@ -1138,18 +1151,44 @@ impl World {
                     Field::optional("/courseData/imageUrl", Kind::Url),
                     Field::optional("/courseData/estimatedHours", Kind::Number),
                     Field::optional("/courseData/isPublished", Kind::Boolean),
-                    Field::required("/lessons", Kind::List),
-                    Field::item("/lessons/1", Kind::Object),
-                    Field::required("/lessons/1/title", title),
-                    Field::required("/lessons/1/order", Kind::Whole { least: 1, most: 1_000_000 }),
-                    Field::required("/lessons/1/sections", Kind::List),
-                    Field::item("/lessons/1/sections/1", Kind::Object),
-                    Field::required("/lessons/1/sections/1/title", title),
-                    Field::required("/lessons/1/sections/1/content", Kind::Text { most: usize::MAX, blank: true }),
-                    Field::required("/lessons/1/sections/1/type", Kind::Text { most: 50, blank: false }),
-                    Field::required("/lessons/1/sections/1/order", Kind::Whole { least: 1, most: 1_000_000 }),
-                    Field::optional("/lessons/1/sections/1/duration", Kind::Whole { least: 0, most: i32::MAX.into() }),
-                ],
+                    Field::required("/lessons/1/sections/1/content", content),
+                ]
+                .into_iter()
+                .chain(tree_fields())
+                .collect(),
+            },
+            BodyRoute {
+                name: "PUT /courses/{courseId}/content",
+                caller: lectern.teacher("ada"),
+                method: Method::PUT,
+                path: format!("/courses/{}/content", course.id),
+                headers: &[("if-match", "\"v1\"")],
+                good: json!({"lessons": [
+                    {"title": "L", "order": 1, "sections": []},
+                    {"id": course.lessons[1], "title": "L", "order": 2, "sections": [section(1), known]},
+                ]}),
+                fields: [
+                    Field::optional("/lessons/1/id", Kind::Id),
+                    Field::optional("/lessons/1/sections/1/id", Kind::Id),
+                    Field::optional("/lessons/1/sections/1/content", content),
+                ]
+                .into_iter()
+                .chain(tree_fields())
+                .collect(),
+            },
+            BodyRoute {
+                name: "POST /courses/{courseId}/lessons",
+                caller: lectern.teacher("ada"),
+                method: Method::POST,
+                path: format!("/courses/{}/lessons", course.id),
+                headers: &[("idempotency-key", "bodies")],
+                good: json!({"lessons": [
+                    {"title": "L", "order": 11, "sections": []},
+                    {"title": "L", "order": 12, "sections": [section(1), section(2)]},
+                ]}),
+                fields: iter::once(Field::required("/lessons/1/sections/1/content", content))
+                    .chain(tree_fields())
+                    .collect(),
             },
             BodyRoute {
                 name: "PATCH /courses/{courseId}",
@@ -1205,6 +1244,24 @@ impl World {
             },
         ]
     }
+}
+
+/// What a tree's fields may be, whoever sends it; contents are a case of their own.
+fn tree_fields() -> [Field; 10] {
+    let title = Kind::Text { most: 500, blank: false };
+    let order = Kind::Whole { least: 1, most: 1_000_000 };
+    [
+        Field::required("/lessons", Kind::List),
+        Field::item("/lessons/1", Kind::Object),
+        Field::required("/lessons/1/title", title),
+        Field::required("/lessons/1/order", order),
+        Field::required("/lessons/1/sections", Kind::List),
+        Field::item("/lessons/1/sections/1", Kind::Object),
+        Field::required("/lessons/1/sections/1/title", title),
+        Field::required("/lessons/1/sections/1/type", Kind::Text { most: 50, blank: false }),
+        Field::required("/lessons/1/sections/1/order", order),
+        Field::optional("/lessons/1/sections/1/duration", Kind::Whole { least: 0, most: i32::MAX.into() }),
+    ]
 }
 
 /// A route that takes a body, a body that it would take, and what the fields of that body may be.
@@ -1547,6 +1604,13 @@ fn good_body(route: &Route, course: &Course) -> Option<Value> {
     match route.key().as_str() {
         "POST /courses" => Some(course_body("Another", &[1], true)),
         "PATCH /courses/{courseId}" => Some(json!({"title": "Changed"})),
+        "PUT /courses/{courseId}/content" => {
+            let section = json!({"id": course.sections[0], "title": "Changed", "type": "text", "order": 7});
+            Some(json!({"lessons": [{"id": course.lessons[0], "title": "L", "order": 2, "sections": [section]}]}))
+        }
+        "POST /courses/{courseId}/lessons" => {
+            Some(json!({"lessons": [{"title": "Another", "order": 1_000, "sections": []}]}))
+        }
         "POST /courses/{courseId}/enrollments" => Some(json!({"enrollments": [{"userId": "zoe"}]})),
         "POST /progress" => Some(json!({"events": [event(&course.sections[0], 1, false)]})),
         "PUT /courses/{courseId}/enrollment" => None,
@@ -1560,8 +1624,10 @@ fn ready(caller: &Caller<'_>, route: &Route, course: &Course) -> RequestBuilder 
     let request = caller.request(route.method.clone(), &path(route, course));
     match good_body(route, course) {
         None => request,
-        Some(body) if route.method == Method::PATCH => request.header("if-match", "\"v1\"").json(&body),
-        Some(body) if route.path == "/courses" => {
+        Some(body) if [Method::PATCH, Method::PUT].contains(&route.method) => {
+            request.header("if-match", "\"v1\"").json(&body)
+        }
+        Some(body) if route.path == "/courses" || route.path.ends_with("/lessons") => {
             request.header("idempotency-key", Uuid::now_v7().to_string()).json(&body)
         }
         Some(body) => request.json(&body),

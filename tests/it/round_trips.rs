@@ -13,7 +13,10 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use crate::support::{Course, Lectern, course_body, event};
+use crate::{
+    editing::{put, tree_of},
+    support::{Course, Lectern, course_body, event},
+};
 
 const OK: StatusCode = StatusCode::OK;
 
@@ -255,4 +258,23 @@ async fn the_other_writes_are_one_round_trip_each() {
     assert_eq!(tapped.take(), (1, 0));
     teacher.delete(&path).await.expect(StatusCode::NO_CONTENT);
     assert_eq!(tapped.take(), (1, 0));
+}
+
+#[tokio::test]
+async fn an_edit_takes_as_many_round_trips_in_a_large_course_as_in_a_small_one() {
+    let tapped = Tapped::start(false).await;
+    let teacher = tapped.lectern.teacher("teacher");
+    for lessons in [vec![2], vec![40; 25]] {
+        let course = tapped.lectern.course("teacher", &lessons).await;
+        let path = format!("/courses/{}", course.id);
+        let mut tree = tree_of(&teacher.get(&path).await.expect(OK));
+        tree["lessons"][0]["sections"][1]["content"] = "Corrected".into();
+        tapped.take();
+        // begin, lock, both kinds of what it has, the content, the version, commit
+        put(&teacher, &course.id, 1, &tree).await.expect(OK);
+        assert_eq!(tapped.take(), (7, 0));
+        put(&teacher, &course.id, 1, &tree).await.problem(412, "stale_version");
+        // begin, lock, rollback
+        assert_eq!(tapped.take(), (3, 0));
+    }
 }

@@ -6,11 +6,9 @@
 use std::sync::Arc;
 
 use chrono::Utc;
-use lambda_http::http::{HeaderName, StatusCode, header};
 use shared::{
     app::App,
     auth::Caller,
-    error::Error,
     generation,
     http::{self, Request},
     ids,
@@ -21,16 +19,10 @@ pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
     let caller = Caller::of(&app, &request)?;
     caller.require_instructor()?;
     let bytes = http::json_bytes(&request)?;
-    let key = http::idempotency_key(&request)?
-        .ok_or_else(|| Error::invalid_header("Idempotency-Key", "is required: a new one for each new course"))?;
+    let key = http::required_idempotency_key(&request, "a new one for each new course")?;
     let course = generation::parse(&http::parse_json(bytes, generation::MOST_VALUES)?)?;
 
     let created = generation::create(&app, &caller, key, &ids::fingerprint(bytes), &course, Utc::now()).await?;
 
-    let location = format!("/courses/{}", created.id);
-    let mut response = http::with_header(http::done(StatusCode::CREATED, created.body), header::LOCATION, &location);
-    if created.replayed {
-        response = http::with_header(response, HeaderName::from_static("idempotent-replayed"), "true");
-    }
-    Ok(response)
+    Ok(http::created(&format!("/courses/{}", created.id), created.body, created.replayed))
 }

@@ -1,0 +1,714 @@
+//! Changing a course's tree while people learn from it: replacing it by id, and appending lessons.
+//!
+//! What a tree no longer names is retired: it loses its place, its row and all progress on it stay. Both writes hold the
+//! course's row until they commit, so that editors come one after the other. Learners are not kept waiting: recording
+//! locks enrollments only, and counts by the tree that it sees (see [`crate::recount`]).
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use crate::{
+    access::{Access, access_column},
+    app::App,
+    auth::Caller,
+    body, courses,
+    db::{Param, Session, Statement, column},
+    edits,
+    error::{Error, Fault, reason},
+    http::MOST_BYTES,
+    ids, publication, recount,
+    tree::{self, Ids, Lesson, Rows},
+};
+
+/// A tree of 4 MB takes a second or two to write; API Gateway waits thirty.
+const BUDGET: Duration = Duration::from_secs(15);
+/// Ids of one kind that a note of an edit names at the most.
+const MOST_NOTED: usize = 100;
+
+/// By `courses_pkey` and `enrollments_pkey`. The row is locked, and then read as whoever held it before has left it.
+const LOCK: Statement = Statement {
+    name: "content.lock",
+    sql: concat!(
+        "select ",
+        access_column!(),
+        ",
+            courses.version, ",
+        edits::since!("$4"),
+        " as changes
+        from courses
+        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        where courses.id = $1
+        for no key update of courses"
+    ),
+};
+
+/// By `lessons_position_key`, the retired ones included.
+const HELD_LESSONS: Statement = Statement {
+    name: "content.held_lessons",
+    sql: "select lessons.id, lessons.title, lessons.position from lessons where lessons.course_id = $1",
+};
+
+/// By `sections_position_key`, the retired ones included.
+const HELD_SECTIONS: Statement = Statement {
+    name: "content.held_sections",
+    sql: "select sections.id, sections.lesson_id, sections.title, sections.type, sections.position, sections.duration
+        from sections
+        where sections.course_id = $1",
+};
+
+/// Takes places away: for good, or because siblings are about to change theirs, and no two may share one meanwhile.
+const LIFT: Statement = Statement {
+    name: "content.lift",
+    sql: "with lifted as (update lessons set position = null where lessons.id = any ($1))
+        update sections set position = null where sections.id = any ($2)",
+};
+
+const PUT_LESSONS: Statement = Statement {
+    name: "content.put_lessons",
+    sql: "update lessons set title = sent.title, position = sent.position
+        from unnest($1, $2, $3) as sent (id, title, position)
+        where lessons.id = sent.id",
+};
+
+/// $7 says of each whether it had been retired.
+const PUT_SECTIONS: Statement = Statement {
+    name: "content.put_sections",
+    sql: "update sections set
+            lesson_id = sent.lesson_id, title = sent.title, type = sent.type, position = sent.position,
+            duration = sent.duration,
+            restored_at = case when sent.is_restored then $8 else sections.restored_at end
+        from unnest($1, $2, $3, $4, $5, $6, $7)
+            as sent (id, lesson_id, title, type, position, duration, is_restored)
+        where sections.id = sent.id",
+};
+
+/// Contents are compared where they are: most of those that an editor sends have not changed.
+const PUT_CONTENTS: Statement = Statement {
+    name: "content.put_contents",
+    sql: "update sections set content = sent.content
+        from unnest($1, $2) as sent (id, content)
+        where sections.id = sent.id and sections.content <> sent.content
+        returning sections.id",
+};
+
+const INSERT: Statement = Statement {
+    name: "content.insert",
+    sql: "with lessons as (
+            insert into lessons (id, course_id, title, position, created_at)
+            select item.id, $1, item.title, item.position, $2
+            from unnest($3, $4, $5) as item (id, title, position)
+        )
+        insert into sections (id, lesson_id, course_id, title, content, type, position, duration, created_at)
+        select
+            item.id, item.lesson_id, $1, item.title, item.content, item.type, item.position, item.duration, $2
+        from unnest($6, $7, $8, $9, $10, $11, $12)
+            as item (id, lesson_id, title, content, type, position, duration)",
+};
+
+/// Counts the tree anew and makes a version of it; $3 is whether sections were retired or restored.
+const FINISH: Statement = Statement {
+    name: "content.finish",
+    sql: concat!(
+        "with courses as (
+            update courses set
+                version = courses.version + 1,
+                tree_version = courses.tree_version + case when $3 then 1 else 0 end,
+                lesson_count = (
+                    select count(*) from lessons where lessons.course_id = $1 and lessons.position is not null
+                ),
+                section_count = (
+                    select count(*) from sections where sections.course_id = $1 and sections.position is not null
+                ),
+                updated_at = $2
+            where courses.id = $1
+            returning *
+        ), marked as (
+            insert into course_changes (course_id) select courses.id from courses
+        ), ",
+        edits::note!("$4"),
+        " select ",
+        courses::course_json!(),
+        "::text as body from courses"
+    ),
+};
+
+/// The course as it stands, for a tree that changes nothing.
+const RENDER: Statement = Statement {
+    name: "content.render",
+    sql: concat!("select ", courses::course_json!(), "::text as body from courses where courses.id = $1"),
+};
+
+/// By `lesson_additions_pkey`.
+const ADDED: Statement = Statement {
+    name: "content.added",
+    sql: "select lesson_additions.request_hash, lesson_additions.body
+        from lesson_additions
+        where lesson_additions.user_id = $1 and lesson_additions.idempotency_key = $2",
+};
+
+/// Writes nothing where the key has been used for another course at the same time.
+const KEEP_ADDED: Statement = Statement {
+    name: "content.keep_added",
+    sql: "insert into lesson_additions (user_id, idempotency_key, request_hash, body)
+        values ($1, $2, $3, $4)
+        on conflict (user_id, idempotency_key) do nothing
+        returning 1",
+};
+
+/// By `lessons_position_key`.
+const TAKEN: Statement = Statement {
+    name: "content.taken",
+    sql: "select 1 from lessons where lessons.course_id = $1 and lessons.position = any ($2) limit 1",
+};
+
+/// Reads the body of `PUT /courses/{courseId}/content`.
+pub fn parse_tree(body: &Value) -> Result<Vec<Lesson>, Error> {
+    let lessons = body::parse(body, |root| tree::lessons(&root.object()?.field("lessons"), Ids::Kept))?;
+    fits(lessons)
+}
+
+/// Reads the body of `POST /courses/{courseId}/lessons`.
+pub fn parse_lessons(body: &Value) -> Result<Vec<Lesson>, Error> {
+    let lessons = body::parse(body, |root| {
+        let node = root.object()?.field("lessons");
+        let lessons = tree::lessons(&node, Ids::Made)?;
+        if lessons.is_empty() { node.refuse("must not be empty") } else { Some(lessons) }
+    })?;
+    fits(lessons)
+}
+
+fn fits(lessons: Vec<Lesson>) -> Result<Vec<Lesson>, Error> {
+    if tree::outline_size(&lessons) > MOST_BYTES || tree::largest_section(&lessons) > MOST_BYTES {
+        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+    }
+    Ok(lessons)
+}
+
+/// Gives a course that is still at `version` this tree, and answers as `GET` would.
+pub async fn replace(
+    app: &App,
+    caller: &Caller,
+    course: Uuid,
+    version: i64,
+    lessons: &[Lesson],
+    now: DateTime<Utc>,
+) -> Result<String, Error> {
+    let mut session = app.db.session("content.replace", Instant::now() + BUDGET).await?;
+    session.begin().await?;
+    let replaced = replace_in(&mut session, caller, course, version, lessons, now).await;
+    end(app, session, course, replaced).await
+}
+
+/// The lessons that were appended, now or the first time this key was used.
+#[derive(Debug)]
+pub struct Appended {
+    /// The course as `GET` gives it.
+    pub body: String,
+    /// Whether this is the first answer again.
+    pub replayed: bool,
+}
+
+/// Appends lessons to a course, or tells what was answered under the key before.
+pub async fn append(
+    app: &App,
+    caller: &Caller,
+    course: Uuid,
+    key: &str,
+    request_hash: &[u8],
+    lessons: &[Lesson],
+    now: DateTime<Utc>,
+) -> Result<Appended, Error> {
+    let mut session = app.db.session("content.append", Instant::now() + BUDGET).await?;
+    session.begin().await?;
+    let key = Key { text: key, request_hash };
+    let appended = append_in(&mut session, caller, course, &key, lessons, now).await;
+    end(app, session, course, appended).await
+}
+
+/// Commits what succeeded, takes back what did not, and tells the cache.
+async fn end<T>(app: &App, session: Session<'_>, course: Uuid, done: Result<T, Error>) -> Result<T, Error> {
+    let done = match done {
+        Ok(done) => session.commit().await.map(|()| done).map_err(Error::from),
+        Err(error @ (Error::Unavailable { .. } | Error::Internal { .. })) => return Err(error),
+        Err(refusal) => {
+            // Without it the connection would be thrown away, which costs more than it is worth a message.
+            let _ = session.rollback().await;
+            return Err(refusal);
+        }
+    };
+    // After a failed commit too: it may have taken effect without our hearing of it.
+    publication::bump(app, course, false).await;
+    done
+}
+
+async fn replace_in(
+    session: &mut Session<'_>,
+    caller: &Caller,
+    course: Uuid,
+    version: i64,
+    lessons: &[Lesson],
+    now: DateTime<Utc>,
+) -> Result<String, Error> {
+    let row = lock(session, caller, course, Some(version)).await?;
+    if column::<i64>(&row, "version")? != version {
+        return Err(edits::stale(&row)?);
+    }
+    let held = Held::read(session, course).await?;
+    let mut change = Change::between(&held, lessons)?;
+    change.put(session, course, now).await?;
+    if change.is_nothing() {
+        let rows = session.query(RENDER, &[(&course, Type::UUID)]).await?;
+        return body_of(&rows);
+    }
+    finish(session, course, change.moves_counts(), &change.to_json(), now).await
+}
+
+/// An idempotency key, and what it was used for.
+struct Key<'a> {
+    text: &'a str,
+    request_hash: &'a [u8],
+}
+
+async fn append_in(
+    session: &mut Session<'_>,
+    caller: &Caller,
+    course: Uuid,
+    key: &Key<'_>,
+    lessons: &[Lesson],
+    now: DateTime<Utc>,
+) -> Result<Appended, Error> {
+    // Whoever sends the same key waits here until the first is done.
+    lock(session, caller, course, None).await?;
+    let params: [Param<'_>; 2] = [(&caller.user, Type::TEXT), (&key.text, Type::TEXT)];
+    if let Some(row) = session.query(ADDED, &params).await?.first() {
+        if column::<&[u8]>(row, "request_hash")? != key.request_hash {
+            return Err(Error::KeyReused);
+        }
+        return Ok(Appended { body: column(row, "body")?, replayed: true });
+    }
+    let rows = Rows::of(lessons);
+    let params: [Param<'_>; 2] = [(&course, Type::UUID), (&rows.lesson_orders, Type::INT4_ARRAY)];
+    if !session.query(TAKEN, &params).await?.is_empty() {
+        return Err(Error::Conflict(reason::ORDER_TAKEN));
+    }
+    insert(session, course, &rows, now).await?;
+    let change = json!({
+        "lessons": { "added": noted(&rows.lesson_ids) },
+        "sections": { "added": noted(&rows.section_ids) },
+    });
+    let body = finish(session, course, false, &change, now).await?;
+    let params: [Param<'_>; 4] =
+        [(&caller.user, Type::TEXT), (&key.text, Type::TEXT), (&key.request_hash, Type::BYTEA), (&body, Type::TEXT)];
+    if session.query(KEEP_ADDED, &params).await?.is_empty() {
+        return Err(Error::KeyReused);
+    }
+    Ok(Appended { body, replayed: false })
+}
+
+/// Locks a course that the caller manages. The changes since `known` come with it.
+async fn lock(session: &mut Session<'_>, caller: &Caller, course: Uuid, known: Option<i64>) -> Result<Row, Error> {
+    let params: [Param<'_>; 4] =
+        [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL), (&known, Type::INT8)];
+    let row = session.query(LOCK, &params).await?.pop().ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
+    Access::of(&row)?.require_manage()?;
+    Ok(row)
+}
+
+async fn insert(session: &mut Session<'_>, course: Uuid, rows: &Rows<'_>, now: DateTime<Utc>) -> Result<(), Error> {
+    let params: [Param<'_>; 12] = [
+        (&course, Type::UUID),
+        (&now, Type::TIMESTAMPTZ),
+        (&rows.lesson_ids, Type::UUID_ARRAY),
+        (&rows.lesson_titles, Type::TEXT_ARRAY),
+        (&rows.lesson_orders, Type::INT4_ARRAY),
+        (&rows.section_ids, Type::UUID_ARRAY),
+        (&rows.section_lessons, Type::UUID_ARRAY),
+        (&rows.section_titles, Type::TEXT_ARRAY),
+        (&rows.section_contents, Type::TEXT_ARRAY),
+        (&rows.section_kinds, Type::TEXT_ARRAY),
+        (&rows.section_orders, Type::INT4_ARRAY),
+        (&rows.section_durations, Type::INT4_ARRAY),
+    ];
+    session.query(INSERT, &params).await?;
+    Ok(())
+}
+
+/// Makes a version of the tree as it was written, and puts the learners' counts right where that moved them.
+async fn finish(
+    session: &mut Session<'_>,
+    course: Uuid,
+    moves_counts: bool,
+    change: &Value,
+    now: DateTime<Utc>,
+) -> Result<String, Error> {
+    let change = change.to_string();
+    let params: [Param<'_>; 4] =
+        [(&course, Type::UUID), (&now, Type::TIMESTAMPTZ), (&moves_counts, Type::BOOL), (&change, Type::TEXT)];
+    let rows = session.query(FINISH, &params).await?;
+    let body = body_of(&rows)?;
+    if body.len() > MOST_BYTES {
+        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+    }
+    if moves_counts {
+        recount::begin(session, course).await?;
+    }
+    Ok(body)
+}
+
+fn body_of(rows: &[Row]) -> Result<String, Error> {
+    column(rows.first().ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?, "body")
+}
+
+/// The first ids of many, and how many there are.
+fn noted(ids: &[Uuid]) -> Value {
+    json!({ "count": ids.len(), "ids": ids.get(..MOST_NOTED).unwrap_or(ids) })
+}
+
+/// What a course has, by id, the retired included.
+#[derive(Debug, Default)]
+struct Held {
+    lessons: HashMap<Uuid, HeldLesson>,
+    sections: HashMap<Uuid, HeldSection>,
+}
+
+#[derive(Debug)]
+struct HeldLesson {
+    title: String,
+    order: Option<i32>,
+}
+
+#[derive(Debug)]
+struct HeldSection {
+    lesson: Uuid,
+    title: String,
+    kind: String,
+    order: Option<i32>,
+    duration: Option<i32>,
+}
+
+impl Held {
+    async fn read(session: &mut Session<'_>, course: Uuid) -> Result<Self, Error> {
+        let mut held = Self::default();
+        for row in session.query(HELD_LESSONS, &[(&course, Type::UUID)]).await? {
+            let lesson = HeldLesson { title: column(&row, "title")?, order: column(&row, "position")? };
+            held.lessons.insert(column(&row, "id")?, lesson);
+        }
+        for row in session.query(HELD_SECTIONS, &[(&course, Type::UUID)]).await? {
+            let section = HeldSection {
+                lesson: column(&row, "lesson_id")?,
+                title: column(&row, "title")?,
+                kind: column(&row, "type")?,
+                order: column(&row, "position")?,
+                duration: column(&row, "duration")?,
+            };
+            held.sections.insert(column(&row, "id")?, section);
+        }
+        Ok(held)
+    }
+}
+
+/// What happens to the lessons, or to the sections, of a tree.
+#[derive(Debug, Default, PartialEq)]
+struct Fates {
+    added: Vec<Uuid>,
+    changed: Vec<Uuid>,
+    retired: Vec<Uuid>,
+    restored: Vec<Uuid>,
+    /// Places that have to be free before others are given: of the retired, and of those that move.
+    lifted: Vec<Uuid>,
+}
+
+impl Fates {
+    fn is_nothing(&self) -> bool {
+        self.added.is_empty() && self.changed.is_empty() && self.retired.is_empty() && self.restored.is_empty()
+    }
+
+    /// One that stays or comes back: how its place changes, and whether anything about it does.
+    fn keep(&mut self, id: Uuid, place: Place, is_changed: bool) {
+        match place {
+            Place::Restored => self.restored.push(id),
+            Place::Moved => {
+                self.changed.push(id);
+                self.lifted.push(id);
+            }
+            Place::Same if is_changed => self.changed.push(id),
+            Place::Same => {}
+        }
+    }
+
+    /// Those that have a place and are not in the tree any more.
+    fn retire(&mut self, placed: impl Iterator<Item = Uuid>, kept: &HashSet<Uuid>) {
+        self.retired.extend(placed.filter(|id| !kept.contains(id)));
+        // The same edit says the same, whatever the order of the map.
+        self.retired.sort();
+        self.lifted.extend(&self.retired);
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "added": noted(&self.added),
+            "changed": noted(&self.changed),
+            "retired": noted(&self.retired),
+            "restored": noted(&self.restored),
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Same,
+    Moved,
+    Restored,
+}
+
+/// The way from the tree that a course has to the one that was sent.
+#[derive(Debug, Default)]
+struct Change<'a> {
+    lessons: Fates,
+    sections: Fates,
+    new: Rows<'a>,
+    /// Stored rows that get other values. Their contents come separately.
+    stored: Rows<'a>,
+    are_restored: Vec<bool>,
+    content_ids: Vec<Uuid>,
+    contents: Vec<&'a str>,
+}
+
+impl<'a> Change<'a> {
+    /// Finds out what has to be done; ids that the course does not have, or that stand twice, refuse the tree.
+    fn between(held: &Held, lessons: &'a [Lesson]) -> Result<Self, Error> {
+        let mut change = Self::default();
+        let mut faults = Vec::new();
+        let mut kept = HashSet::new();
+        for (index, lesson) in lessons.iter().enumerate() {
+            let pointer = format!("/lessons/{index}");
+            let known = known(lesson.id, &held.lessons, &mut kept, &pointer, "lesson", &mut faults);
+            let id = change.lesson(lesson, known);
+            for (index, section) in lesson.sections.iter().enumerate() {
+                let pointer = format!("{pointer}/sections/{index}");
+                let known = self::known(section.id, &held.sections, &mut kept, &pointer, "section", &mut faults);
+                change.section(section, id, known);
+            }
+        }
+        if !faults.is_empty() {
+            return Err(Error::Invalid { reason: reason::INVALID_BODY, faults });
+        }
+        let placed = held.lessons.iter().filter_map(|(id, lesson)| lesson.order.map(|_| *id));
+        change.lessons.retire(placed, &kept);
+        let placed = held.sections.iter().filter_map(|(id, section)| section.order.map(|_| *id));
+        change.sections.retire(placed, &kept);
+        Ok(change)
+    }
+
+    /// One lesson; answers under which id it stands.
+    fn lesson(&mut self, sent: &'a Lesson, known: Option<(Uuid, &HeldLesson)>) -> Uuid {
+        let Some((id, held)) = known else {
+            let id = ids::new_id();
+            self.lessons.added.push(id);
+            self.new.add_lesson(id, sent);
+            return id;
+        };
+        let place = place(held.order, sent.order, false);
+        let is_changed = held.title != sent.title;
+        self.lessons.keep(id, place, is_changed);
+        if place != Place::Same || is_changed {
+            self.stored.add_lesson(id, sent);
+        }
+        id
+    }
+
+    fn section(&mut self, sent: &'a tree::Section, lesson: Uuid, known: Option<(Uuid, &HeldSection)>) {
+        let Some((id, held)) = known else {
+            let id = ids::new_id();
+            self.sections.added.push(id);
+            self.new.add_section(id, lesson, sent);
+            return;
+        };
+        let place = place(held.order, sent.order, held.lesson != lesson);
+        let is_changed = held.title != sent.title || held.kind != sent.kind || held.duration != sent.duration;
+        self.sections.keep(id, place, is_changed);
+        if place != Place::Same || is_changed {
+            self.stored.add_section(id, lesson, sent);
+            self.are_restored.push(place == Place::Restored);
+        }
+        if let Some(content) = &sent.content {
+            self.content_ids.push(id);
+            self.contents.push(content);
+        }
+    }
+
+    /// Writes it.
+    async fn put(&mut self, session: &mut Session<'_>, course: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
+        let lifted: [Param<'_>; 2] =
+            [(&self.lessons.lifted, Type::UUID_ARRAY), (&self.sections.lifted, Type::UUID_ARRAY)];
+        if !self.lessons.lifted.is_empty() || !self.sections.lifted.is_empty() {
+            session.query(LIFT, &lifted).await?;
+        }
+        let stored = &self.stored;
+        if !stored.lesson_ids.is_empty() {
+            let params: [Param<'_>; 3] = [
+                (&stored.lesson_ids, Type::UUID_ARRAY),
+                (&stored.lesson_titles, Type::TEXT_ARRAY),
+                (&stored.lesson_orders, Type::INT4_ARRAY),
+            ];
+            session.query(PUT_LESSONS, &params).await?;
+        }
+        if !self.lessons.added.is_empty() || !self.sections.added.is_empty() {
+            insert(session, course, &self.new, now).await?;
+        }
+        if !stored.section_ids.is_empty() {
+            let params: [Param<'_>; 8] = [
+                (&stored.section_ids, Type::UUID_ARRAY),
+                (&stored.section_lessons, Type::UUID_ARRAY),
+                (&stored.section_titles, Type::TEXT_ARRAY),
+                (&stored.section_kinds, Type::TEXT_ARRAY),
+                (&stored.section_orders, Type::INT4_ARRAY),
+                (&stored.section_durations, Type::INT4_ARRAY),
+                (&self.are_restored, Type::BOOL_ARRAY),
+                (&now, Type::TIMESTAMPTZ),
+            ];
+            session.query(PUT_SECTIONS, &params).await?;
+        }
+        if !self.content_ids.is_empty() {
+            let params: [Param<'_>; 2] = [(&self.content_ids, Type::UUID_ARRAY), (&self.contents, Type::TEXT_ARRAY)];
+            let rows = session.query(PUT_CONTENTS, &params).await?;
+            let seen: HashSet<Uuid> = self.sections.changed.iter().chain(&self.sections.restored).copied().collect();
+            for row in &rows {
+                let id = column(row, "id")?;
+                if !seen.contains(&id) {
+                    self.sections.changed.push(id);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.lessons.is_nothing() && self.sections.is_nothing()
+    }
+
+    /// Whether sections that learners may have completed come or go.
+    fn moves_counts(&self) -> bool {
+        !self.sections.retired.is_empty() || !self.sections.restored.is_empty()
+    }
+
+    fn to_json(&self) -> Value {
+        json!({ "lessons": self.lessons.to_json(), "sections": self.sections.to_json() })
+    }
+}
+
+fn place(held: Option<i32>, sent: i32, is_elsewhere: bool) -> Place {
+    match held {
+        None => Place::Restored,
+        Some(held) if held != sent || is_elsewhere => Place::Moved,
+        Some(_) => Place::Same,
+    }
+}
+
+/// What the course has under the id that was sent, or the fault that it has none or that it was there before.
+fn known<'a, T>(
+    id: Option<Uuid>,
+    held: &'a HashMap<Uuid, T>,
+    kept: &mut HashSet<Uuid>,
+    pointer: &str,
+    what: &str,
+    faults: &mut Vec<Fault>,
+) -> Option<(Uuid, &'a T)> {
+    let id = id?;
+    let detail = match held.get(&id) {
+        None => format!("is no {what} of this course"),
+        Some(_) if !kept.insert(id) => "stands in the tree twice".to_owned(),
+        Some(held) => return Some((id, held)),
+    };
+    if faults.len() < body::MOST_FAULTS {
+        faults.push(Fault { pointer: format!("{pointer}/id"), detail });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(number: u128) -> Uuid {
+        Uuid::from_u128(number)
+    }
+
+    /// Lesson 1 with sections 11 and 12, lesson 2 with 21; lesson 3 with 31 is retired.
+    fn held() -> Held {
+        let mut held = Held::default();
+        for (number, order) in [(1, Some(1)), (2, Some(2)), (3, None)] {
+            held.lessons.insert(id(number), HeldLesson { title: "L".into(), order });
+        }
+        for (number, lesson, order) in [(11, 1, Some(1)), (12, 1, Some(2)), (21, 2, Some(1)), (31, 3, None)] {
+            let (lesson, title, kind) = (id(lesson), "S".to_owned(), "text".to_owned());
+            held.sections.insert(id(number), HeldSection { lesson, title, kind, order, duration: None });
+        }
+        held
+    }
+
+    fn tree(lessons: &[(u128, &[u128])]) -> Value {
+        let sections = |ids: &[u128]| -> Vec<Value> {
+            let places = ids.iter().zip(1..);
+            places
+                .map(|(number, order)| json!({"id": id(*number), "title": "S", "type": "text", "order": order}))
+                .collect()
+        };
+        let lessons: Vec<Value> = lessons
+            .iter()
+            .zip(1..)
+            .map(|((number, ids), order)| json!({"id": id(*number), "title": "L", "order": order, "sections": sections(ids)}))
+            .collect();
+        json!({ "lessons": lessons })
+    }
+
+    #[test]
+    fn the_same_tree_changes_nothing() {
+        let lessons = parse_tree(&tree(&[(1, &[11, 12]), (2, &[21])])).unwrap();
+        let change = Change::between(&held(), &lessons).unwrap();
+        assert!(change.is_nothing() && !change.moves_counts());
+        assert!(change.stored.section_ids.is_empty() && change.lessons.lifted.is_empty());
+    }
+
+    #[test]
+    fn what_moves_is_lifted_and_what_is_missing_is_retired() {
+        let lessons = parse_tree(&tree(&[(2, &[21, 11]), (3, &[31])])).unwrap();
+        let change = Change::between(&held(), &lessons).unwrap();
+        assert_eq!(change.lessons.retired, [id(1)]);
+        assert_eq!(change.lessons.changed, [id(2)]);
+        assert_eq!(change.lessons.restored, [id(3)]);
+        assert_eq!(change.sections.changed, [id(11)]);
+        assert_eq!(change.sections.retired, [id(12)]);
+        assert_eq!(change.sections.restored, [id(31)]);
+        assert_eq!(change.sections.lifted, [id(11), id(12)]);
+        assert!(change.moves_counts());
+    }
+
+    #[test]
+    fn ids_that_are_foreign_or_repeated_are_all_told() {
+        let lessons = parse_tree(&tree(&[(1, &[11, 11, 99]), (1, &[21]), (12, &[])])).unwrap();
+        let Err(Error::Invalid { faults, .. }) = Change::between(&held(), &lessons) else { panic!("not refused") };
+        let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(
+            pointers,
+            ["/lessons/0/sections/1/id", "/lessons/0/sections/2/id", "/lessons/1/id", "/lessons/2/id"]
+        );
+    }
+
+    #[test]
+    fn only_a_known_section_may_come_without_its_content() {
+        let mut body = tree(&[(1, &[11, 12])]);
+        body["lessons"][0]["sections"][1]["id"] = Value::Null;
+        assert!(parse_tree(&body).is_err());
+        body["lessons"][0]["sections"][1]["content"] = "new".into();
+        let lessons = parse_tree(&body).unwrap();
+        assert_eq!(Change::between(&held(), &lessons).unwrap().sections.added.len(), 1);
+    }
+}
