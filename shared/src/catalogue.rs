@@ -18,6 +18,9 @@ use crate::{
 /// How long a page of the catalogue counts as fresh.
 const FRESH_FOR: Duration = Duration::from_secs(300);
 
+/// Characters that may be searched for.
+const MOST_TYPED: usize = 200;
+
 /// The columns of a listed course.
 macro_rules! listed_json {
     ($more:literal) => {
@@ -34,16 +37,17 @@ macro_rules! listed_json {
     };
 }
 
-/// A page of the catalogue in one order; $1 difficulty, $2 and $3 the keys to go on behind, $4 the number of rows.
+/// A page of published courses in one order; $1 difficulty, $2 and $3 the keys to go on behind, $4 the number of rows.
 macro_rules! published {
-    ($key:literal, $behind:literal, $order:literal) => {
+    ($from:expr, $key:literal, $behind:literal, $order:literal) => {
         concat!(
             "select ",
             listed_json!(""),
             ", ",
             $key,
-            " as key from courses
-            where courses.status = 'published' and ($1 is null or courses.difficulty = $1)
+            " as key from ",
+            $from,
+            " where courses.status = 'published' and ($1 is null or courses.difficulty = $1)
                 and ($2 is null or ",
             $behind,
             ") order by ",
@@ -53,33 +57,66 @@ macro_rules! published {
     };
 }
 
+/// The best thousand of the courses that match $5: a word in the title weighs more than one in the description. By
+/// `courses_words_idx`.
+macro_rules! matching {
+    () => {
+        "(
+            select courses.*, ts_rank(courses.words, typed.query)::float8 as rank
+            from words_query_v1($5) as typed (query)
+            join courses on courses.words @@ typed.query
+            where courses.status = 'published' and ($1 is null or courses.difficulty = $1)
+            order by rank desc, courses.published_at desc, courses.id
+            limit 1000
+        ) as courses"
+    };
+}
+
+/// A list in one order: all published courses, and those that match a search.
+macro_rules! listing {
+    ($name:literal, $key:literal, $behind:literal, $order:literal) => {
+        [
+            Statement { name: concat!("catalogue.", $name), sql: published!("courses", $key, $behind, $order) },
+            Statement {
+                name: concat!("catalogue.search_", $name),
+                sql: published!(matching!(), $key, $behind, $order),
+            },
+        ]
+    };
+}
+
 /// By `courses_newest_idx`, or `courses_difficulty_newest_idx`.
-const LIST_NEWEST: Statement = Statement {
-    name: "catalogue.newest",
-    sql: published!(
-        "courses.published_at",
-        "(courses.published_at, courses.id) < ($2, $3)",
-        "courses.published_at desc, courses.id desc"
-    ),
-};
+const NEWEST: [Statement; 2] = listing!(
+    "newest",
+    "courses.published_at",
+    "(courses.published_at, courses.id) < ($2, $3)",
+    "courses.published_at desc, courses.id desc"
+);
 
 /// By `courses_title_idx`.
-const LIST_BY_TITLE: Statement = Statement {
-    name: "catalogue.title",
-    sql: published!(
-        "lower(courses.title)",
-        r#"(lower(courses.title) collate "C", courses.id) > ($2, $3)"#,
-        r#"lower(courses.title) collate "C", courses.id"#
-    ),
-};
+const BY_TITLE: [Statement; 2] = listing!(
+    "title",
+    "lower(courses.title)",
+    r#"(lower(courses.title) collate "C", courses.id) > ($2, $3)"#,
+    r#"lower(courses.title) collate "C", courses.id"#
+);
 
 /// By `courses_popular_idx`.
-const LIST_POPULAR: Statement = Statement {
-    name: "catalogue.popular",
+const POPULAR: [Statement; 2] = listing!(
+    "popular",
+    "courses.enrollment_count",
+    "(courses.enrollment_count, courses.id) < ($2, $3)",
+    "courses.enrollment_count desc, courses.id desc"
+);
+
+/// Of a search only.
+const BY_RELEVANCE: Statement = Statement {
+    name: "catalogue.search_relevance",
     sql: published!(
-        "courses.enrollment_count",
-        "(courses.enrollment_count, courses.id) < ($2, $3)",
-        "courses.enrollment_count desc, courses.id desc"
+        matching!(),
+        "courses.rank",
+        "(courses.rank, courses.id) < ($2, $3)",
+        "courses.rank desc, courses.id desc"
     ),
 };
 
@@ -105,16 +142,22 @@ enum Sort {
     Newest,
     Title,
     Popular,
+    /// How well a course matches what is searched for.
+    Relevance,
 }
 
 impl Sort {
-    const NAMES: [(&'static str, Self); 3] =
-        [("newest", Self::Newest), ("title", Self::Title), ("popular", Self::Popular)];
-
-    fn parse(text: Option<&str>) -> Result<(&'static str, Self), Error> {
-        let text = text.unwrap_or("newest");
-        let known = Self::NAMES.into_iter().find(|(name, _)| *name == text);
-        known.ok_or_else(|| Error::invalid_parameter("sort", "must be one of: newest, title, popular"))
+    fn parse(text: Option<&str>, is_search: bool) -> Result<(&'static str, Self), Error> {
+        match text {
+            None | Some("relevance") if is_search => Ok(("relevance", Self::Relevance)),
+            None | Some("newest") => Ok(("newest", Self::Newest)),
+            Some("title") => Ok(("title", Self::Title)),
+            Some("popular") => Ok(("popular", Self::Popular)),
+            Some(_) => Err(Error::invalid_parameter(
+                "sort",
+                "must be one of: newest, title, popular, and with `q` relevance, too",
+            )),
+        }
     }
 }
 
@@ -127,6 +170,8 @@ pub struct Query<'a> {
     pub cursor: Option<&'a str>,
     /// `difficulty`, in the catalogue.
     pub difficulty: Option<&'a str>,
+    /// `q`, in the catalogue.
+    pub search: Option<&'a str>,
     /// `sort`, in the catalogue.
     pub sort: Option<&'a str>,
     /// `status`, in an author's own list.
@@ -143,13 +188,21 @@ pub fn visibility() -> Generation {
     Generation("v1:{courses}:visibility".to_owned())
 }
 
-/// A page of the published courses, for anybody.
+/// A page of the published courses, for anybody. What is searched for is as manifold as people are, and not cached.
 pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source), Error> {
     let limit = page::limit(query.limit)?;
     let difficulty = one_of("difficulty", query.difficulty, &DIFFICULTIES)?;
-    let (name, sort) = Sort::parse(query.sort)?;
-    let list = format!("{name}/{}", difficulty.unwrap_or("*"));
+    let search = query.search.map(typed).transpose()?;
+    let (name, sort) = Sort::parse(query.sort, search.is_some())?;
+    let list = match search {
+        None => format!("{name}/{}", difficulty.unwrap_or("*")),
+        Some(search) => format!("{name}/{}/{}", difficulty.unwrap_or("*"), ids::hashed(search)),
+    };
     let cursor = Cursor::decode(&list, query.cursor)?;
+    let load = load_published(app, sort, &list, difficulty, search, cursor, limit);
+    if search.is_some() {
+        return Ok((load.await?, Source::Bypass));
+    }
     let slot = Slot {
         key: format!("v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
         generations: vec![generation()],
@@ -157,7 +210,14 @@ pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source)
         fresh_for: FRESH_FOR,
         is_shared: true,
     };
-    app.cache.read_through(&slot, load_published(app, sort, &list, difficulty, cursor, limit)).await
+    app.cache.read_through(&slot, load).await
+}
+
+/// The `q` parameter.
+fn typed(text: &str) -> Result<&str, Error> {
+    let fits = (1..=MOST_TYPED).contains(&text.chars().count()) && !text.contains('\0');
+    let refusal = || Error::invalid_parameter("q", format!("must have 1 to {MOST_TYPED} characters"));
+    if fits { Ok(text) } else { Err(refusal()) }
 }
 
 async fn load_published(
@@ -165,31 +225,42 @@ async fn load_published(
     sort: Sort,
     list: &str,
     difficulty: Option<&str>,
+    search: Option<&str>,
     cursor: Option<Cursor>,
     limit: u32,
 ) -> Result<Document, Error> {
     let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?;
     let rows = i64::from(limit) + 1;
-    let mut params: [Param<'_>; 4] =
-        [(&difficulty, Type::TEXT), (&None::<&str>, Type::TEXT), (&id, Type::UUID), (&rows, Type::INT8)];
+    let mut params: Vec<Param<'_>> =
+        vec![(&difficulty, Type::TEXT), (&None::<&str>, Type::TEXT), (&id, Type::UUID), (&rows, Type::INT8)];
+    if search.is_some() {
+        params.push((&search, Type::TEXT));
+    }
+    let which = usize::from(search.is_some());
     match sort {
         Sort::Newest => {
             let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
             params[1] = (&time, Type::TIMESTAMPTZ);
-            let rows = app.db.query(LIST_NEWEST, &params, Repeat::Safe).await?;
+            let rows = app.db.query(NEWEST[which], &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind_time(list, row))
         }
         Sort::Title => {
             let title = cursor.as_ref().map(|cursor| cursor.text(0)).transpose()?;
             params[1] = (&title, Type::TEXT);
-            let rows = app.db.query(LIST_BY_TITLE, &params, Repeat::Safe).await?;
+            let rows = app.db.query(BY_TITLE[which], &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<String>(row, "key")?.into()))
         }
         Sort::Popular => {
             let count = cursor.as_ref().map(|cursor| cursor.number(0)).transpose()?;
             params[1] = (&count, Type::INT4);
-            let rows = app.db.query(LIST_POPULAR, &params, Repeat::Safe).await?;
+            let rows = app.db.query(POPULAR[which], &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<i32>(row, "key")?.into()))
+        }
+        Sort::Relevance => {
+            let rank = cursor.as_ref().map(|cursor| cursor.real(0)).transpose()?;
+            params[1] = (&rank, Type::FLOAT8);
+            let rows = app.db.query(BY_RELEVANCE, &params, Repeat::Safe).await?;
+            page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<f64>(row, "key")?.into()))
         }
     }
 }

@@ -65,6 +65,9 @@ pub const ALL: &[Migration] = migrations![
     "V15__drop_enrollments_course_idx",
     "V16__index_enrollments_by_activity",
     "V17__index_retired_sections",
+    "V18__course_words",
+    "V19__backfill_course_words",
+    "V20__index_course_words",
 ];
 
 impl Migration {

@@ -74,7 +74,12 @@ impl Cursor {
         self.0.get(index).and_then(Value::as_str).filter(|text| !text.contains('\0')).ok_or_else(invalid)
     }
 
-    /// A key that is a number.
+    /// A key that is a real number.
+    pub fn real(&self, index: usize) -> Result<f64, Error> {
+        self.0.get(index).and_then(Value::as_f64).ok_or_else(invalid)
+    }
+
+    /// A key that is a whole number.
     pub fn number(&self, index: usize) -> Result<i32, Error> {
         self.0.get(index).and_then(Value::as_i64).and_then(|number| number.try_into().ok()).ok_or_else(invalid)
     }
@@ -132,7 +137,7 @@ mod tests {
         #[test]
         fn no_text_makes_decoding_panic(text in ".*", index in 0_usize..5) {
             if let Ok(Some(cursor)) = Cursor::decode("list", Some(&text)) {
-                let _ = (cursor.time(index), cursor.id(index), cursor.text(index), cursor.number(index));
+                let _ = (cursor.time(index), cursor.id(index), cursor.text(index), cursor.number(index), cursor.real(index));
             }
         }
     }

@@ -734,3 +734,98 @@ async fn walk(caller: &Caller<'_>, list: &str, limit: usize) -> Vec<Vec<String>>
         path = next.to_owned();
     }
 }
+
+// ---- Searching ------------------------------------------------------------------------------------------------------
+
+/// The titles that a search finds, in its order.
+async fn found(lectern: &Lectern, query: &str) -> Vec<String> {
+    let encoded: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let page = lectern.anyone().get(&format!("/courses?q={encoded}&limit=100")).await.expect(StatusCode::OK);
+    let titles = page["courses"].as_array().expect("courses").iter().map(|course| text(&course["title"]).to_owned());
+    titles.collect()
+}
+
+async fn publish(lectern: &Lectern, title: &str, description: &str) {
+    let mut body = course_body(title, &[1], true);
+    body["courseData"]["description"] = description.into();
+    lectern.teacher("ada").create(&body).await.expect(StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn a_search_finds_words_whatever_their_case_accents_and_order() {
+    let lectern = Lectern::start().await;
+    for (title, description) in [
+        ("Déjà-vu für Anfänger", "Ein Kurs."),
+        ("Knots", "Three that hold, and one about déjà vu."),
+        ("مرحبا بالعالم", "Arabic"),
+        ("C++ and node.js", "Languages"),
+        ("Καλημέρα", "Greek"),
+    ] {
+        publish(&lectern, title, description).await;
+    }
+    let draft = course_body("Déjà draft", &[1], false);
+    lectern.teacher("ada").create(&draft).await.expect(StatusCode::CREATED);
+
+    // The title weighs more than the description, and drafts are not there.
+    assert_eq!(found(&lectern, "deja vu").await, ["Déjà-vu für Anfänger", "Knots"]);
+    assert_eq!(found(&lectern, "VU DÉJÀ").await, ["Déjà-vu für Anfänger", "Knots"]);
+    assert_eq!(found(&lectern, "deja-vu").await.len(), 2);
+    // Of the last word the beginning is enough, of the others it is not.
+    assert_eq!(found(&lectern, "fur anf").await, ["Déjà-vu für Anfänger"]);
+    assert!(found(&lectern, "anf fur").await.is_empty());
+    assert_eq!(found(&lectern, "καλημερα").await, ["Καλημέρα"]);
+    assert_eq!(found(&lectern, "مرحبا").await, ["مرحبا بالعالم"]);
+    assert_eq!(found(&lectern, "js").await, ["C++ and node.js"]);
+    // All words have to be there, and where there is none, there is nothing.
+    assert!(found(&lectern, "deja knots nothing").await.is_empty());
+    for odd in ["!!", "   ", "' | & <-> :* ! ( \\", "%", "\u{1}"] {
+        assert!(found(&lectern, odd).await.is_empty(), "{odd:?}");
+    }
+    assert_eq!(found(&lectern, "knots' & !hold | <-> :*").await, ["Knots"]);
+    // What is renamed is found by its new name alone.
+    let path = lectern.fetch("select '/courses/' || id from courses where title = 'Knots'").await;
+    lectern.teacher("ada").patch(&path, 1, &json!({"title": "Bends"})).await.expect(StatusCode::OK);
+    assert!(found(&lectern, "knots").await.is_empty());
+    assert_eq!(found(&lectern, "bend").await, ["Bends"]);
+}
+
+#[tokio::test]
+async fn what_is_found_is_paged_in_every_order_and_each_cursor_belongs_to_its_search() {
+    let lectern = Lectern::start().await;
+    for number in 0..13 {
+        // Some match better than others, and some alike.
+        let title = if number % 3 == 0 { format!("Rust {number}") } else { format!("Course {number}") };
+        publish(&lectern, &title, &"rust ".repeat(1 + number % 4)).await;
+    }
+    publish(&lectern, "Something else", "").await;
+    let anyone = lectern.anyone();
+    for sort in ["relevance", "newest", "title", "popular"] {
+        let path = format!("/courses?q=rust&sort={sort}");
+        let whole = anyone.get(&format!("{path}&limit=100")).await.expect(StatusCode::OK);
+        let whole = whole["courses"].as_array().expect("courses").clone();
+        assert_eq!(whole.len(), 13, "{sort}");
+        let (mut paged, mut next) = (Vec::new(), Value::Null);
+        loop {
+            let cursor = next.as_str().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let page = anyone.get(&format!("{path}&limit=4{cursor}")).await;
+            assert_eq!(page.header("x-cache"), "bypass");
+            let mut page = page.expect(StatusCode::OK);
+            paged.extend(page["courses"].as_array().expect("courses").clone());
+            next = page["nextCursor"].take();
+            if next.is_null() {
+                break;
+            }
+            for other in ["/courses?q=rus", "/courses", "/courses?q=rust&difficulty=beginner"] {
+                let cursor = next.as_str().expect("a cursor");
+                let join = if other.contains('?') { '&' } else { '?' };
+                anyone.get(&format!("{other}{join}cursor={cursor}")).await.problem(400, "invalid_cursor");
+            }
+        }
+        assert_eq!(paged, whole, "{sort}");
+    }
+    let none = anyone.get("/courses?q=rust&difficulty=advanced").await.expect(StatusCode::OK);
+    assert_eq!(none["courses"], json!([]));
+    anyone.get(&format!("/courses?q={}", "x".repeat(201))).await.problem(400, "invalid_parameter");
+    anyone.get("/courses?q=a%00b").await.problem(400, "invalid_parameter");
+    anyone.get("/courses?sort=relevance").await.problem(400, "invalid_parameter");
+}

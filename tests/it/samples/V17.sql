@@ -1,0 +1,1 @@
+-- Nothing that V17's binaries write is new: V17 is an index.

@@ -1,0 +1,1 @@
+-- Nothing that V19's binaries write is new: V19 fills a column.
