@@ -1,9 +1,12 @@
--- Recording progress in courses that change. Beside what record_progress_v2 does, which running binaries still call:
+-- Recording progress in courses that change. Beside what record_progress_v2 did:
 --
 -- * Late and parked events are judged by how things stood when they happened, as far as that is known (V11).
 -- * Retired sections keep what is recorded on them, and count for nothing; whoever is behind the tree is settled first
 --   (V12).
 -- * A completion that has been reached depends on the sections that were counted for it, be they retired since.
+--
+-- record_progress_v1 and v2, which running binaries still call, become v3 by this: counted by the rules of before, a
+-- learner of an edited course would be completed for good who is not.
 
 set local lock_timeout = '1s';
 set local statement_timeout = '60s';
@@ -57,7 +60,7 @@ begin
     -- From here on only these rows are enrollments: one that is made meanwhile is not locked, and counts the next time.
     select
         array_agg(locked.user_id), array_agg(locked.course_id), array_agg(locked.status), array_agg(locked.attempt),
-        array_agg(locked.reset_at), array_agg(locked.active_during)
+        array_agg(locked.reset_at), array_agg(trusted_v1(locked.active_during, locked.status = 'active'))
     into locked_users, locked_courses, locked_statuses, locked_attempts, locked_resets, locked_periods
     from (
         select enrollments.*
@@ -93,10 +96,10 @@ begin
                 -- It counts if it was welcome when it was accepted, or when it occurred. How things stood at the
                 -- acceptance of a parked event is not always known: then in the learner's favour.
                 when not coalesce(
-                    courses.open_during @> sent.occurred_at
+                    opened.during @> sent.occurred_at
                     or case
                         when not was_parked then courses.status <> 'draft'
-                        when courses.open_during is not null then courses.open_during @> accepted_at
+                        when opened.during is not null then opened.during @> accepted_at
                         else courses.status <> 'draft' or courses.published_at <= accepted_at
                     end, false
                 ) then 'not_published'
@@ -123,6 +126,9 @@ begin
         cross join lateral (
             select course_access_v1(courses.status, courses.owner_id = sent.user_id, enrollments.status) as level
         ) as access
+        cross join lateral (
+            select trusted_v1(courses.open_during, courses.status <> 'draft') as during
+        ) as opened
     ),
     fresh as (
         insert into progress_events (
@@ -166,25 +172,35 @@ begin
     into item_courses, item_refusals, fresh_users, fresh_events, changed_users, changed_courses;
 
     -- The enrollment carries the fold over its course. completed_at is set once, by whoever completes the last section;
-    -- after that a late event may move it to an earlier moment, never to a later one.
+    -- after that a late event may move it to an earlier moment, never to a later one. A tree that has changed since the
+    -- learner was settled is left to whoever reads, and to the recount: they also see what was complete in between.
     update enrollments set
         completed_sections = fold.completed_sections,
-        tree_version = fold.tree_version,
         time_spent = fold.time_spent,
         last_activity_at = greatest(enrollments.last_activity_at, fold.last_at),
         completed_at = case
-            when enrollments.completed_at is not null then least(enrollments.completed_at, fold.any_completed_at)
-            when fold.completed_sections >= fold.section_count then fold.completed_at
+            when enrollments.completed_at is not null then least(enrollments.completed_at, (
+                select max(done.completed_at)
+                from progress as done
+                join sections on sections.id = done.section_id
+                where done.user_id = enrollments.user_id and done.course_id = enrollments.course_id
+                    and coalesce(sections.placed_during @> enrollments.counted_version, true)
+            ))
+            when fold.is_complete and enrollments.tree_version = fold.tree_version then fold.completed_at
+        end,
+        counted_version = case
+            when enrollments.completed_at is not null then enrollments.counted_version
+            when fold.is_complete and enrollments.tree_version = fold.tree_version then fold.version
         end
     from (
         select
-            progress.user_id, progress.course_id, courses.section_count, courses.tree_version,
+            progress.user_id, progress.course_id, courses.tree_version, courses.version,
+            courses.section_count > 0
+            and count(progress.completed_at) filter (where retired.id is null) >= courses.section_count as is_complete,
             (count(progress.completed_at) filter (where retired.id is null))::integer as completed_sections,
             sum(progress.time_spent)::bigint as time_spent,
             max(progress.last_at) as last_at,
-            -- Of no section at all, where all are retired.
-            max(progress.completed_at) filter (where retired.id is null) as completed_at,
-            max(progress.completed_at) as any_completed_at
+            max(progress.completed_at) filter (where retired.id is null) as completed_at
         from (
             select distinct pair.user_id, pair.course_id
             from unnest(changed_users, changed_courses) as pair (user_id, course_id)
@@ -193,7 +209,8 @@ begin
         join progress on progress.user_id = changed.user_id and progress.course_id = changed.course_id
         left join sections as retired on retired.course_id = progress.course_id and retired.position is null
             and retired.id = progress.section_id
-        group by progress.user_id, progress.course_id, courses.section_count, courses.tree_version
+        group by
+            progress.user_id, progress.course_id, courses.section_count, courses.tree_version, courses.version
     ) as fold
     where enrollments.user_id = fold.user_id and enrollments.course_id = fold.course_id;
 
@@ -252,7 +269,8 @@ begin
             ) as courses
         from counted
         join courses on courses.id = counted.course_id and courses.status <> 'draft'
-        join enrollments on enrollments.user_id = counted.user_id and enrollments.course_id = counted.course_id
+        join standings_v1 as enrollments on enrollments.user_id = counted.user_id
+            and enrollments.course_id = counted.course_id
     ),
     counts as (
         select
@@ -281,5 +299,54 @@ begin
         (select coalesce(array_agg(counted.user_id), '{}') from counted),
         (select coalesce(array_agg(counted.course_id), '{}') from counted)
     from counts cross join summary;
+end;
+$$;
+
+create or replace function record_progress_v2(
+    users text[],
+    events uuid[],
+    section_ids uuid[],
+    times integer[],
+    completions boolean[],
+    occurrences timestamptz[],
+    accepted_at timestamptz,
+    oldest timestamptz,
+    newest timestamptz,
+    name_users boolean,
+    was_parked boolean
+)
+returns table (
+    answer text, recorded integer, duplicates integer, rejected integer, counted_users text[], counted_courses uuid[]
+)
+language plpgsql volatile
+as $$
+begin
+    return query select * from record_progress_v3(
+        users, events, section_ids, times, completions, occurrences, accepted_at, oldest, newest, name_users, was_parked
+    );
+end;
+$$;
+
+create or replace function record_progress_v1(
+    users text[],
+    events uuid[],
+    section_ids uuid[],
+    times integer[],
+    completions boolean[],
+    occurrences timestamptz[],
+    accepted_at timestamptz,
+    oldest timestamptz,
+    newest timestamptz,
+    name_users boolean
+)
+returns table (
+    answer text, recorded integer, duplicates integer, rejected integer, counted_users text[], counted_courses uuid[]
+)
+language plpgsql volatile
+as $$
+begin
+    return query select * from record_progress_v3(
+        users, events, section_ids, times, completions, occurrences, accepted_at, oldest, newest, name_users, false
+    );
 end;
 $$;

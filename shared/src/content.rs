@@ -32,16 +32,15 @@ const BUDGET: Duration = Duration::from_secs(15);
 /// Ids of one kind that a note of an edit names at the most.
 const MOST_NOTED: usize = 100;
 
-/// By `courses_pkey` and `enrollments_pkey`. The row is locked, and then read as whoever held it before has left it.
+/// By `courses_pkey` and `enrollments_pkey`. The row is locked, and then read as whoever held it before has left it. The
+/// moment is that of the lock: the order of versions is the order of times.
 const LOCK: Statement = Statement {
     name: "content.lock",
     sql: concat!(
         "select ",
         access_column!(),
         ",
-            courses.version, ",
-        edits::since!("$4"),
-        " as changes
+            courses.version, clock_timestamp() as now
         from courses
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1
@@ -49,25 +48,36 @@ const LOCK: Statement = Statement {
     ),
 };
 
-/// By `lessons_position_key`, the retired ones included.
+/// By `lessons_position_key`, and `lessons_pkey` for retired ones that are named.
 const HELD_LESSONS: Statement = Statement {
     name: "content.held_lessons",
-    sql: "select lessons.id, lessons.title, lessons.position from lessons where lessons.course_id = $1",
+    sql: "select lessons.id, lessons.title, lessons.position from lessons
+        where lessons.course_id = $1 and (lessons.position is not null or lessons.id = any ($2))",
 };
 
-/// By `sections_position_key`, the retired ones included.
+/// By `sections_position_key`. A course may have retired more than it has.
 const HELD_SECTIONS: Statement = Statement {
     name: "content.held_sections",
     sql: "select sections.id, sections.lesson_id, sections.title, sections.type, sections.position, sections.duration
         from sections
-        where sections.course_id = $1",
+        where sections.course_id = $1 and (sections.position is not null or sections.id = any ($2))",
 };
 
-/// Takes places away: for good, or because siblings are about to change theirs, and no two may share one meanwhile.
+/// Takes places away because siblings are about to change theirs, and no two may share one meanwhile; or, of lessons, for
+/// good.
 const LIFT: Statement = Statement {
     name: "content.lift",
     sql: "with lifted as (update lessons set position = null where lessons.id = any ($1))
         update sections set position = null where sections.id = any ($2)",
+};
+
+/// $2 is the first version without them.
+const RETIRE: Statement = Statement {
+    name: "content.retire",
+    sql: "update sections set
+            position = null,
+            placed_during = coalesce(sections.placed_during, '{(,)}') - int8multirange(int8range($2, null))
+        where sections.id = any ($1)",
 };
 
 const PUT_LESSONS: Statement = Statement {
@@ -77,13 +87,17 @@ const PUT_LESSONS: Statement = Statement {
         where lessons.id = sent.id",
 };
 
-/// $7 says of each whether it had been retired.
+/// $7 says of each whether it had been retired; $9 is the first version with these again.
 const PUT_SECTIONS: Statement = Statement {
     name: "content.put_sections",
     sql: "update sections set
             lesson_id = sent.lesson_id, title = sent.title, type = sent.type, position = sent.position,
             duration = sent.duration,
-            restored_at = case when sent.is_restored then $8 else sections.restored_at end
+            restored_at = case when sent.is_restored then $8 else sections.restored_at end,
+            placed_during = case
+                when sent.is_restored then coalesce(sections.placed_during, '{}') + int8multirange(int8range($9, null))
+                else sections.placed_during
+            end
         from unnest($1, $2, $3, $4, $5, $6, $7)
             as sent (id, lesson_id, title, type, position, duration, is_restored)
         where sections.id = sent.id",
@@ -105,9 +119,12 @@ const INSERT: Statement = Statement {
             select item.id, $1, item.title, item.position, $2
             from unnest($3, $4, $5) as item (id, title, position)
         )
-        insert into sections (id, lesson_id, course_id, title, content, type, position, duration, created_at)
+        insert into sections (
+            id, lesson_id, course_id, title, content, type, position, duration, created_at, placed_during
+        )
         select
-            item.id, item.lesson_id, $1, item.title, item.content, item.type, item.position, item.duration, $2
+            item.id, item.lesson_id, $1, item.title, item.content, item.type, item.position, item.duration, $2,
+            int8multirange(int8range($13, null))
         from unnest($6, $7, $8, $9, $10, $11, $12)
             as item (id, lesson_id, title, content, type, position, duration)",
 };
@@ -198,11 +215,10 @@ pub async fn replace(
     course: Uuid,
     version: i64,
     lessons: &[Lesson],
-    now: DateTime<Utc>,
 ) -> Result<String, Error> {
     let mut session = app.db.session("content.replace", Instant::now() + BUDGET).await?;
     session.begin().await?;
-    let replaced = replace_in(&mut session, caller, course, version, lessons, now).await;
+    let replaced = replace_in(&mut session, caller, course, version, lessons).await;
     end(app, session, course, replaced).await
 }
 
@@ -223,12 +239,11 @@ pub async fn append(
     key: &str,
     request_hash: &[u8],
     lessons: &[Lesson],
-    now: DateTime<Utc>,
 ) -> Result<Appended, Error> {
     let mut session = app.db.session("content.append", Instant::now() + BUDGET).await?;
     session.begin().await?;
     let key = Key { text: key, request_hash };
-    let appended = append_in(&mut session, caller, course, &key, lessons, now).await;
+    let appended = append_in(&mut session, caller, course, &key, lessons).await;
     end(app, session, course, appended).await
 }
 
@@ -254,20 +269,19 @@ async fn replace_in(
     course: Uuid,
     version: i64,
     lessons: &[Lesson],
-    now: DateTime<Utc>,
 ) -> Result<String, Error> {
-    let row = lock(session, caller, course, Some(version)).await?;
-    if column::<i64>(&row, "version")? != version {
-        return Err(edits::stale(&row)?);
+    let edit = Edit::begin(session, caller, course).await?;
+    if edit.version != version + 1 {
+        return Err(edits::stale_in(session, course, version).await?);
     }
-    let held = Held::read(session, course).await?;
+    let held = Held::read(session, course, lessons).await?;
     let mut change = Change::between(&held, lessons)?;
-    change.put(session, course, now).await?;
+    change.put(session, &edit).await?;
     if change.is_nothing() {
         let rows = session.query(RENDER, &[(&course, Type::UUID)]).await?;
         return body_of(&rows);
     }
-    finish(session, course, change.moves_counts(), &change.to_json(), now).await
+    edit.finish(session, change.moves_counts(), &change.to_json()).await
 }
 
 /// An idempotency key, and what it was used for.
@@ -282,10 +296,9 @@ async fn append_in(
     course: Uuid,
     key: &Key<'_>,
     lessons: &[Lesson],
-    now: DateTime<Utc>,
 ) -> Result<Appended, Error> {
     // Whoever sends the same key waits here until the first is done.
-    lock(session, caller, course, None).await?;
+    let edit = Edit::begin(session, caller, course).await?;
     let params: [Param<'_>; 2] = [(&caller.user, Type::TEXT), (&key.text, Type::TEXT)];
     if let Some(row) = session.query(ADDED, &params).await?.first() {
         if column::<&[u8]>(row, "request_hash")? != key.request_hash {
@@ -298,12 +311,12 @@ async fn append_in(
     if !session.query(TAKEN, &params).await?.is_empty() {
         return Err(Error::Conflict(reason::ORDER_TAKEN));
     }
-    insert(session, course, &rows, now).await?;
+    edit.insert(session, &rows).await?;
     let change = json!({
         "lessons": { "added": noted(&rows.lesson_ids) },
         "sections": { "added": noted(&rows.section_ids) },
     });
-    let body = finish(session, course, false, &change, now).await?;
+    let body = edit.finish(session, false, &change).await?;
     let params: [Param<'_>; 4] =
         [(&caller.user, Type::TEXT), (&key.text, Type::TEXT), (&key.request_hash, Type::BYTEA), (&body, Type::TEXT)];
     if session.query(KEEP_ADDED, &params).await?.is_empty() {
@@ -312,54 +325,62 @@ async fn append_in(
     Ok(Appended { body, replayed: false })
 }
 
-/// Locks a course that the caller manages. The changes since `known` come with it.
-async fn lock(session: &mut Session<'_>, caller: &Caller, course: Uuid, known: Option<i64>) -> Result<Row, Error> {
-    let params: [Param<'_>; 4] =
-        [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL), (&known, Type::INT8)];
-    let row = session.query(LOCK, &params).await?.pop().ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
-    Access::of(&row)?.require_manage()?;
-    Ok(row)
-}
-
-async fn insert(session: &mut Session<'_>, course: Uuid, rows: &Rows<'_>, now: DateTime<Utc>) -> Result<(), Error> {
-    let params: [Param<'_>; 12] = [
-        (&course, Type::UUID),
-        (&now, Type::TIMESTAMPTZ),
-        (&rows.lesson_ids, Type::UUID_ARRAY),
-        (&rows.lesson_titles, Type::TEXT_ARRAY),
-        (&rows.lesson_orders, Type::INT4_ARRAY),
-        (&rows.section_ids, Type::UUID_ARRAY),
-        (&rows.section_lessons, Type::UUID_ARRAY),
-        (&rows.section_titles, Type::TEXT_ARRAY),
-        (&rows.section_contents, Type::TEXT_ARRAY),
-        (&rows.section_kinds, Type::TEXT_ARRAY),
-        (&rows.section_orders, Type::INT4_ARRAY),
-        (&rows.section_durations, Type::INT4_ARRAY),
-    ];
-    session.query(INSERT, &params).await?;
-    Ok(())
-}
-
-/// Makes a version of the tree as it was written, and puts the learners' counts right where that moved them.
-async fn finish(
-    session: &mut Session<'_>,
+/// An edit of a course whose row is locked.
+struct Edit {
     course: Uuid,
-    moves_counts: bool,
-    change: &Value,
+    /// The version that it leads to.
+    version: i64,
     now: DateTime<Utc>,
-) -> Result<String, Error> {
-    let change = change.to_string();
-    let params: [Param<'_>; 4] =
-        [(&course, Type::UUID), (&now, Type::TIMESTAMPTZ), (&moves_counts, Type::BOOL), (&change, Type::TEXT)];
-    let rows = session.query(FINISH, &params).await?;
-    let body = body_of(&rows)?;
-    if body.len() > MOST_BYTES {
-        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+}
+
+impl Edit {
+    /// Locks a course that the caller manages.
+    async fn begin(session: &mut Session<'_>, caller: &Caller, course: Uuid) -> Result<Self, Error> {
+        let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
+        let row = session.query(LOCK, &params).await?.pop().ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
+        Access::of(&row)?.require_manage()?;
+        Ok(Self { course, version: column::<i64>(&row, "version")? + 1, now: column(&row, "now")? })
     }
-    if moves_counts {
-        recount::begin(session, course).await?;
+
+    async fn insert(&self, session: &mut Session<'_>, rows: &Rows<'_>) -> Result<(), Error> {
+        let params: [Param<'_>; 13] = [
+            (&self.course, Type::UUID),
+            (&self.now, Type::TIMESTAMPTZ),
+            (&rows.lesson_ids, Type::UUID_ARRAY),
+            (&rows.lesson_titles, Type::TEXT_ARRAY),
+            (&rows.lesson_orders, Type::INT4_ARRAY),
+            (&rows.section_ids, Type::UUID_ARRAY),
+            (&rows.section_lessons, Type::UUID_ARRAY),
+            (&rows.section_titles, Type::TEXT_ARRAY),
+            (&rows.section_contents, Type::TEXT_ARRAY),
+            (&rows.section_kinds, Type::TEXT_ARRAY),
+            (&rows.section_orders, Type::INT4_ARRAY),
+            (&rows.section_durations, Type::INT4_ARRAY),
+            (&self.version, Type::INT8),
+        ];
+        session.query(INSERT, &params).await?;
+        Ok(())
     }
-    Ok(body)
+
+    /// Makes a version of the tree as it was written, and puts the learners' counts right where that moved them.
+    async fn finish(&self, session: &mut Session<'_>, moves_counts: bool, change: &Value) -> Result<String, Error> {
+        let change = change.to_string();
+        let params: [Param<'_>; 4] = [
+            (&self.course, Type::UUID),
+            (&self.now, Type::TIMESTAMPTZ),
+            (&moves_counts, Type::BOOL),
+            (&change, Type::TEXT),
+        ];
+        let rows = session.query(FINISH, &params).await?;
+        let body = body_of(&rows)?;
+        if body.len() > MOST_BYTES {
+            return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+        }
+        if moves_counts {
+            recount::begin(session, self.course).await?;
+        }
+        Ok(body)
+    }
 }
 
 fn body_of(rows: &[Row]) -> Result<String, Error> {
@@ -394,13 +415,19 @@ struct HeldSection {
 }
 
 impl Held {
-    async fn read(session: &mut Session<'_>, course: Uuid) -> Result<Self, Error> {
+    /// All that has a place, and whatever of the retired is named.
+    async fn read(session: &mut Session<'_>, course: Uuid, sent: &[Lesson]) -> Result<Self, Error> {
         let mut held = Self::default();
-        for row in session.query(HELD_LESSONS, &[(&course, Type::UUID)]).await? {
+        let lessons: Vec<Uuid> = sent.iter().filter_map(|lesson| lesson.id).collect();
+        let params: [Param<'_>; 2] = [(&course, Type::UUID), (&lessons, Type::UUID_ARRAY)];
+        for row in session.query(HELD_LESSONS, &params).await? {
             let lesson = HeldLesson { title: column(&row, "title")?, order: column(&row, "position")? };
             held.lessons.insert(column(&row, "id")?, lesson);
         }
-        for row in session.query(HELD_SECTIONS, &[(&course, Type::UUID)]).await? {
+        let sections: Vec<Uuid> =
+            sent.iter().flat_map(|lesson| &lesson.sections).filter_map(|section| section.id).collect();
+        let params: [Param<'_>; 2] = [(&course, Type::UUID), (&sections, Type::UUID_ARRAY)];
+        for row in session.query(HELD_SECTIONS, &params).await? {
             let section = HeldSection {
                 lesson: column(&row, "lesson_id")?,
                 title: column(&row, "title")?,
@@ -421,8 +448,8 @@ struct Fates {
     changed: Vec<Uuid>,
     retired: Vec<Uuid>,
     restored: Vec<Uuid>,
-    /// Places that have to be free before others are given: of the retired, and of those that move.
-    lifted: Vec<Uuid>,
+    /// Those of the changed whose places have to be free before others are given.
+    moved: Vec<Uuid>,
 }
 
 impl Fates {
@@ -436,7 +463,7 @@ impl Fates {
             Place::Restored => self.restored.push(id),
             Place::Moved => {
                 self.changed.push(id);
-                self.lifted.push(id);
+                self.moved.push(id);
             }
             Place::Same if is_changed => self.changed.push(id),
             Place::Same => {}
@@ -448,7 +475,6 @@ impl Fates {
         self.retired.extend(placed.filter(|id| !kept.contains(id)));
         // The same edit says the same, whatever the order of the map.
         self.retired.sort();
-        self.lifted.extend(&self.retired);
     }
 
     fn to_json(&self) -> Value {
@@ -545,11 +571,15 @@ impl<'a> Change<'a> {
     }
 
     /// Writes it.
-    async fn put(&mut self, session: &mut Session<'_>, course: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
-        let lifted: [Param<'_>; 2] =
-            [(&self.lessons.lifted, Type::UUID_ARRAY), (&self.sections.lifted, Type::UUID_ARRAY)];
-        if !self.lessons.lifted.is_empty() || !self.sections.lifted.is_empty() {
-            session.query(LIFT, &lifted).await?;
+    async fn put(&mut self, session: &mut Session<'_>, edit: &Edit) -> Result<(), Error> {
+        if !self.sections.retired.is_empty() {
+            let params: [Param<'_>; 2] = [(&self.sections.retired, Type::UUID_ARRAY), (&edit.version, Type::INT8)];
+            session.query(RETIRE, &params).await?;
+        }
+        let lessons = [self.lessons.moved.as_slice(), &self.lessons.retired].concat();
+        if !lessons.is_empty() || !self.sections.moved.is_empty() {
+            let params: [Param<'_>; 2] = [(&lessons, Type::UUID_ARRAY), (&self.sections.moved, Type::UUID_ARRAY)];
+            session.query(LIFT, &params).await?;
         }
         let stored = &self.stored;
         if !stored.lesson_ids.is_empty() {
@@ -561,10 +591,10 @@ impl<'a> Change<'a> {
             session.query(PUT_LESSONS, &params).await?;
         }
         if !self.lessons.added.is_empty() || !self.sections.added.is_empty() {
-            insert(session, course, &self.new, now).await?;
+            edit.insert(session, &self.new).await?;
         }
         if !stored.section_ids.is_empty() {
-            let params: [Param<'_>; 8] = [
+            let params: [Param<'_>; 9] = [
                 (&stored.section_ids, Type::UUID_ARRAY),
                 (&stored.section_lessons, Type::UUID_ARRAY),
                 (&stored.section_titles, Type::TEXT_ARRAY),
@@ -572,7 +602,8 @@ impl<'a> Change<'a> {
                 (&stored.section_orders, Type::INT4_ARRAY),
                 (&stored.section_durations, Type::INT4_ARRAY),
                 (&self.are_restored, Type::BOOL_ARRAY),
-                (&now, Type::TIMESTAMPTZ),
+                (&edit.now, Type::TIMESTAMPTZ),
+                (&edit.version, Type::INT8),
             ];
             session.query(PUT_SECTIONS, &params).await?;
         }
@@ -674,7 +705,7 @@ mod tests {
         let lessons = parse_tree(&tree(&[(1, &[11, 12]), (2, &[21])])).unwrap();
         let change = Change::between(&held(), &lessons).unwrap();
         assert!(change.is_nothing() && !change.moves_counts());
-        assert!(change.stored.section_ids.is_empty() && change.lessons.lifted.is_empty());
+        assert!(change.stored.section_ids.is_empty() && change.lessons.moved.is_empty());
     }
 
     #[test]
@@ -687,7 +718,7 @@ mod tests {
         assert_eq!(change.sections.changed, [id(11)]);
         assert_eq!(change.sections.retired, [id(12)]);
         assert_eq!(change.sections.restored, [id(31)]);
-        assert_eq!(change.sections.lifted, [id(11), id(12)]);
+        assert_eq!(change.sections.moved, [id(11)]);
         assert!(change.moves_counts());
     }
 

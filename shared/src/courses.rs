@@ -227,7 +227,8 @@ pub fn visibility(course: Uuid) -> Generation {
 /// A published course's outline, for anybody.
 pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Error> {
     let slot = Slot {
-        key: format!("v1:{{course:{course}}}:outline"),
+        // Version 1 was rendered by binaries that know nothing of retired sections.
+        key: format!("v2:{{course:{course}}}:outline"),
         generations: vec![generation(course)],
         visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,

@@ -1,8 +1,12 @@
 //! What each version of a course changed: told to an editor who did not know of it.
 
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
 
-use crate::{db::column, error::Error};
+use crate::{
+    db::{Session, Statement, column},
+    error::{Error, reason},
+};
 
 /// Steps of a `with` that note the change at hand, whose JSON is `$change`, and forget all but the latest hundred.
 /// `courses` is the changed row.
@@ -46,6 +50,19 @@ macro_rules! since {
 }
 
 pub(crate) use {note, since};
+
+/// By `courses_pkey` and `course_edits_pkey`.
+const SINCE: Statement = Statement {
+    name: "edits.since",
+    sql: concat!("select courses.version, ", since!("$2"), " as changes from courses where courses.id = $1"),
+};
+
+/// Why a version is not taken, of a course that the session has locked. Asked by itself: who waited for the lock has the
+/// row as it is now, and everything else as it was before.
+pub(crate) async fn stale_in(session: &mut Session<'_>, course: Uuid, known: i64) -> Result<Error, Error> {
+    let rows = session.query(SINCE, &[(&course, Type::UUID), (&known, Type::INT8)]).await?;
+    stale(rows.first().ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?)
+}
 
 /// Why somebody's version is not taken, from a row with `version` and `changes`.
 pub(crate) fn stale(row: &Row) -> Result<Error, Error> {

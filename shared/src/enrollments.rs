@@ -55,7 +55,8 @@ const ENROL: Statement = Statement {
             where course.access <> 'none'
                 and (course.status = 'published' or course.status = 'archived' and course.enrollment_status = 'active')
             on conflict (user_id, course_id) do update set
-                status = 'active', active_during = opened_v1(stored.active_during, $4)
+                status = 'active',
+                active_during = opened_v1(trusted_v1(stored.active_during, stored.status = 'active'), $4)
             where stored.status = 'active' or (select course.status from course) = 'published'
             returning
                 stored.user_id, stored.course_id, stored.status, stored.enrolled_at, stored.xmax = 0 as inserted,
@@ -79,7 +80,11 @@ const CANCEL: Statement = Statement {
     sql: concat!(
         "with written as (
             update enrollments set
-                status = 'cancelled', active_during = closed_v1(enrollments.active_during, $4)
+                status = 'cancelled',
+                -- Where nobody kept count, it was active from the beginning.
+                active_during = closed_v1(
+                    coalesce(trusted_v1(enrollments.active_during, true), opened_v1('{}', enrollments.enrolled_at)), $4
+                )
             where enrollments.user_id = $2 and enrollments.course_id = $1 and enrollments.status = 'active'
             returning enrollments.course_id
         ), marked as (
@@ -110,7 +115,7 @@ const LOAD: Statement = Statement {
             join courses on courses.id = $1 and courses.status = 'published'
             order by sent.user_id collate \"C\"
             on conflict (user_id, course_id) do update set
-                status = 'active', active_during = opened_v1(stored.active_during, $4)
+                status = 'active', active_during = opened_v1(trusted_v1(stored.active_during, false), $4)
             where stored.status <> 'active'
             returning stored.user_id, stored.course_id
         ), marked as (

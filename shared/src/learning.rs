@@ -112,7 +112,7 @@ pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Docume
     let slot = Slot {
         // An admin sees more than others of the same name would; nothing per viewer stands under a shared key.
         key: format!(
-            "v1:{{course:{course}}}:u:{}:summary{}",
+            "v2:{{course:{course}}}:u:{}:summary{}",
             ids::hashed(&caller.user),
             if caller.admin { ":admin" } else { "" }
         ),

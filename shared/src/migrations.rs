@@ -57,8 +57,8 @@ pub const ALL: &[Migration] = migrations![
     "V7__ledger_retention",
     "V8__record_parked_progress",
     "V9__index_ledger_by_age",
-    "V10__content_editing",
-    "V11__states_in_time",
+    "V10__course_edits",
+    "V11__retired_sections",
     "V12__standings",
     "V13__record_progress_v3",
     "V14__index_enrollments_by_tree",
@@ -212,7 +212,8 @@ async fn apply_one(client: &tokio_postgres::Client, migration: &Migration) -> Re
                 // Closes the failed transaction; where there is none, PostgreSQL only warns.
                 let _ = client.batch_execute("rollback").await;
                 attempt += 1;
-                if error.code() != Some(&SqlState::LOCK_NOT_AVAILABLE) || attempt > LOCK_RETRIES {
+                let again = [Some(&SqlState::LOCK_NOT_AVAILABLE), Some(&SqlState::T_R_DEADLOCK_DETECTED)];
+                if !again.contains(&error.code()) || attempt > LOCK_RETRIES {
                     return Err(error);
                 }
                 sleep(Duration::from_millis(200 * u64::from(attempt))).await;

@@ -22,18 +22,20 @@ use crate::{
 /// JSON values in a body at the most, with room for what a client adds of its own.
 pub const MOST_VALUES: usize = 1_000;
 
-/// When the course was open to learners, from now on with this status ($5 is now). Where nobody kept count, it is still
-/// known of a course that was never published.
+/// When the course was open to learners, from now on with this status ($5 is now). Where nobody kept count, it was since its
+/// first publication.
 macro_rules! open_during {
     ($status:literal) => {
         concat!(
             "case
                 when (courses.status = 'draft') = (",
             $status,
-            " = 'draft') then courses.open_during
-                when courses.status <> 'draft' then closed_v1(courses.open_during, $5)
+            " = 'draft') then trusted_v1(courses.open_during, courses.status <> 'draft')
+                when courses.status <> 'draft' then closed_v1(
+                    coalesce(trusted_v1(courses.open_during, true), opened_v1('{}', courses.published_at)), $5
+                )
                 when courses.published_at is null then opened_v1('{}', $5)
-                else opened_v1(courses.open_during, $5)
+                else opened_v1(trusted_v1(courses.open_during, false), $5)
             end"
         )
     };

@@ -3,9 +3,9 @@
 //! An enrollment says by which tree of its course it was counted (`tree_version`). One that is behind is never wrong for
 //! a reader, who counts it afresh (`standings_v1`), nor for who records, which settles it first. So the rows themselves
 //! can wait: where few are enrolled they are settled in the edit's own transaction, else in batches by the scheduled
-//! refresh.
+//! refresh. The refresh looks after the few, too: somebody may enrol and record while an edit is being written.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio_postgres::types::Type;
@@ -15,26 +15,39 @@ use crate::{
     app::App,
     db::{Param, Repeat, Session, Statement, column},
     error::Error,
+    telemetry,
 };
 
-/// Enrollments that an edit settles by itself: a tenth of a second.
-const AT_ONCE: i64 = 250;
-/// Enrollments that are settled in one transaction: learners among them wait for so long.
-const BATCH: i64 = 250;
+/// Enrollments that are settled in one transaction, the edit's own or one of the refresh.
+const MOST: i64 = 250;
+/// Sections that these may have completed together. Learners among them wait for so long: a tenth of a second or two.
+const MOST_COMPLETED: i64 = 100_000;
+/// A batch of the refresh. Whoever holds one of its rows is soon done, or will be in the next run.
+const BATCH_LIMIT: Duration = Duration::from_secs(10);
 
-/// Locks the enrollments of course $1 that are behind its tree, $2 of them at the most, in the order of locks. By
+/// Locks enrollments of course $1 that are behind its tree, in the order of locks, no more than `bound`. By
 /// `enrollments_tree_idx`, then `enrollments_pkey`.
 const LOCK: Statement = Statement {
     name: "recount.lock",
-    sql: "select enrollments.user_id
+    sql: "with behind as materialized (
+            select enrollments.user_id, courses.bound
+            from (
+                select courses.id, courses.tree_version,
+                    least($2, greatest($3 / greatest(courses.section_count, 1), 1)) as bound
+                from courses
+                where courses.id = $1
+            ) as courses
+            cross join lateral (
+                select enrollments.user_id
+                from enrollments
+                where enrollments.course_id = courses.id and enrollments.tree_version < courses.tree_version
+                order by enrollments.tree_version
+                limit courses.bound
+            ) as enrollments
+        )
+        select enrollments.user_id, (select max(behind.bound) from behind) as bound
         from enrollments
-        where enrollments.course_id = $1 and enrollments.user_id = any (array(
-            select behind.user_id
-            from enrollments as behind
-            where behind.course_id = $1
-                and behind.tree_version < (select courses.tree_version from courses where courses.id = $1)
-            limit $2
-        ))
+        where enrollments.course_id = $1 and enrollments.user_id = any (array(select behind.user_id from behind))
         order by enrollments.user_id
         for no key update",
 };
@@ -49,13 +62,11 @@ const SETTLE: Statement = Statement {
         select settled.count from settled",
 };
 
-/// Leaves the course to the refresh, with the sections that it has now.
+/// Leaves the course to the refresh.
 const LEAVE: Statement = Statement {
     name: "recount.leave",
-    sql: "insert into course_recounts (course_id, tree_version, section_count, section_ids)
-        select courses.id, courses.tree_version, courses.section_count, array(
-            select sections.id from sections where sections.course_id = courses.id and sections.position is not null
-        )
+    sql: "insert into course_recounts (course_id, tree_version, version, section_count)
+        select courses.id, courses.tree_version, courses.version, courses.section_count
         from courses
         where courses.id = $1",
 };
@@ -92,12 +103,10 @@ const REMAINING: Statement = Statement {
 ///
 /// The course's row is locked, and then enrollments. Nobody waits for that row who holds an enrollment.
 pub(crate) async fn begin(session: &mut Session<'_>, course: Uuid) -> Result<(), Error> {
-    let behind = lock(session, course, AT_ONCE + 1).await?;
-    let few = i64::try_from(behind.len()).is_ok_and(|count| count <= AT_ONCE);
-    if few {
-        store(session, course, &behind).await?;
-    } else {
-        session.query(LEAVE, &[(&course, Type::UUID)]).await?;
+    session.query(LEAVE, &[(&course, Type::UUID)]).await?;
+    let behind = Behind::lock(session, course).await?;
+    if behind.are_all {
+        behind.settle(session, course).await?;
     }
     Ok(())
 }
@@ -118,53 +127,70 @@ impl Settled {
     }
 }
 
-/// Settles in batches what edits have left, until all is done or the deadline is near. `None` where nothing waits.
+/// Settles in batches what edits have left, until all is done or the deadline is near. `None` where nobody was behind.
 ///
-/// It may be stopped anywhere and run beside itself: each batch is a transaction that takes whoever is still behind.
+/// It may be stopped anywhere and run beside itself: each batch is a transaction that takes whoever is still behind. A
+/// course that cannot be done stops no other.
 pub async fn settle(app: &App, deadline: Instant) -> Result<Option<Settled>, Error> {
-    let waiting = app.db.query(WAITING, &[], Repeat::Safe).await?;
-    if waiting.is_empty() {
-        return Ok(None);
-    }
-    let mut settled = 0;
-    for row in &waiting {
-        let (course, tree_version): (Uuid, i32) = (column(row, "course_id")?, column(row, "tree_version")?);
-        while Instant::now() < deadline {
-            let batch = settle_batch(app, course, deadline).await?;
-            settled += batch;
-            if batch == 0 {
-                let params: [Param<'_>; 2] = [(&course, Type::UUID), (&tree_version, Type::INT4)];
-                app.db.query(FORGET, &params, Repeat::Safe).await?;
-                break;
-            }
+    let mut done = Settled::default();
+    for row in app.db.query(WAITING, &[], Repeat::Safe).await? {
+        let course = column(&row, "course_id")?;
+        if let Err(error) = settle_course(app, course, column(&row, "tree_version")?, deadline, &mut done).await {
+            tracing::warn!(%course, error = telemetry::chain(&error), "learners were not counted by their new tree");
         }
     }
     let row = app.db.query_one(REMAINING, &[], Repeat::Safe).await?;
-    let done = Settled { settled, remaining: column(&row, "remaining")? };
-    tracing::info!(settled = done.settled, remaining = done.remaining, "enrollments were counted by their new trees");
-    Ok(Some(done))
+    done.remaining = column(&row, "remaining")?;
+    Ok((done != Settled::default()).then_some(done))
 }
 
-async fn settle_batch(app: &App, course: Uuid, deadline: Instant) -> Result<i64, Error> {
-    let mut session = app.db.session("recount.settle", deadline).await?;
-    session.begin().await?;
-    let behind = lock(&mut session, course, BATCH).await?;
-    let settled = store(&mut session, course, &behind).await?;
-    session.commit().await?;
-    Ok(settled)
-}
-
-async fn lock(session: &mut Session<'_>, course: Uuid, most: i64) -> Result<Vec<String>, Error> {
-    let rows = session.query(LOCK, &[(&course, Type::UUID), (&most, Type::INT8)]).await?;
-    rows.iter().map(|row| column(row, "user_id")).collect()
-}
-
-/// A statement of its own: only one that follows the locks sees what was committed while it waited for them.
-async fn store(session: &mut Session<'_>, course: Uuid, learners: &[String]) -> Result<i64, Error> {
-    if learners.is_empty() {
-        return Ok(0);
+async fn settle_course(
+    app: &App,
+    course: Uuid,
+    tree_version: i32,
+    deadline: Instant,
+    done: &mut Settled,
+) -> Result<(), Error> {
+    while Instant::now() < deadline {
+        let mut session = app.db.session("recount.settle", deadline.min(Instant::now() + BATCH_LIMIT)).await?;
+        session.begin().await?;
+        let behind = Behind::lock(&mut session, course).await?;
+        let settled = behind.settle(&mut session, course).await?;
+        session.commit().await?;
+        done.settled += settled;
+        if behind.are_all {
+            let params: [Param<'_>; 2] = [(&course, Type::UUID), (&tree_version, Type::INT4)];
+            app.db.query(FORGET, &params, Repeat::Safe).await?;
+            break;
+        }
     }
-    let rows = session.query(SETTLE, &[(&course, Type::UUID), (&learners, Type::TEXT_ARRAY)]).await?;
-    let row = rows.first().ok_or(Error::Internal { context: "settling standings", source: None })?;
-    Ok(i64::from(column::<i32>(row, "count")?))
+    Ok(())
+}
+
+/// Learners who are behind the tree of a course, and whose enrollments are locked.
+struct Behind {
+    learners: Vec<String>,
+    /// Whether there are no others.
+    are_all: bool,
+}
+
+impl Behind {
+    async fn lock(session: &mut Session<'_>, course: Uuid) -> Result<Self, Error> {
+        let params: [Param<'_>; 3] = [(&course, Type::UUID), (&MOST, Type::INT8), (&MOST_COMPLETED, Type::INT8)];
+        let rows = session.query(LOCK, &params).await?;
+        let bound: i64 = rows.first().map(|row| column(row, "bound")).transpose()?.unwrap_or(MOST);
+        let learners = rows.iter().map(|row| column(row, "user_id")).collect::<Result<Vec<String>, _>>()?;
+        let are_all = i64::try_from(learners.len()).is_ok_and(|count| count < bound);
+        Ok(Self { learners, are_all })
+    }
+
+    /// A statement of its own: only one that follows the locks sees what was committed while it waited for them.
+    async fn settle(&self, session: &mut Session<'_>, course: Uuid) -> Result<i64, Error> {
+        if self.learners.is_empty() {
+            return Ok(0);
+        }
+        let rows = session.query(SETTLE, &[(&course, Type::UUID), (&self.learners, Type::TEXT_ARRAY)]).await?;
+        let row = rows.first().ok_or(Error::Internal { context: "settling standings", source: None })?;
+        Ok(i64::from(column::<i32>(row, "count")?))
+    }
 }

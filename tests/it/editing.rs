@@ -199,7 +199,9 @@ async fn two_editors_at_once_come_one_after_the_other() {
     let good: Vec<&Answer> = answers.iter().filter(|answer| answer.status == StatusCode::OK).collect();
     assert_eq!(good.len(), 1);
     for answer in answers.iter().filter(|answer| answer.status != StatusCode::OK) {
-        assert_eq!(answer.problem(412, "stale_version")["currentVersion"], 2);
+        let problem = answer.problem(412, "stale_version");
+        // Those who waited for the first are told of it, too.
+        assert_eq!((&problem["currentVersion"], &problem["changes"][0]["version"]), (&2.into(), &2.into()));
     }
     assert_eq!(
         outline(&teacher, &course).await["lessons"][0]["title"],
@@ -395,7 +397,7 @@ async fn where_many_are_enrolled_all_reads_are_right_at_once_and_the_rows_follow
 
     let refreshed = lectern.invoke("refresh-analytics", json!({})).await;
 
-    assert_eq!(refreshed["recounted"], json!({"settled": MANY + 2, "remaining": 0}));
+    assert_eq!(refreshed["recounted"], json!({"settled": MANY + 2, "remaining": 0}), "{refreshed}");
     assert_eq!(lectern.fetch(behind).await, "0");
     assert_eq!(lectern.fetch("select count(*) from course_recounts").await, "0");
     assert_eq!(of(&first).await, (66.66.into(), true));
@@ -425,6 +427,9 @@ async fn edits_and_progress_at_once_hinder_and_lose_nothing() {
                     let events = sections.map(|section| event(section, 1, true));
                     let answer = learner.record(&events).await.expect(StatusCode::OK);
                     assert_eq!(answer["recorded"], 2);
+                    for course in answer["courses"].as_array().expect("courses") {
+                        assert!(course["completedSections"].as_i64() <= course["totalSections"].as_i64(), "{course}");
+                    }
                     let summary = learner.summary(course).await;
                     assert!(summary["completionPercentage"].as_f64() <= Some(100.0), "{summary}");
                     assert!(summary["completedSections"].as_i64() <= summary["totalSections"].as_i64(), "{summary}");
@@ -454,6 +459,106 @@ async fn edits_and_progress_at_once_hinder_and_lose_nothing() {
             where e.tree_version < c.tree_version and completed_sections > 0";
         assert_eq!(lectern.fetch(behind).await, "0");
     }
+}
+
+#[tokio::test]
+async fn a_late_earlier_event_moves_a_completion_by_the_sections_that_were_counted_for_it() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("ada", &[2]).await;
+    let teacher = lectern.teacher("ada");
+    let at = |section: &str, seconds: i64| {
+        let mut event = event(section, 1, true);
+        event["occurredAt"] = seconds_ago(seconds).into();
+        event
+    };
+    let [one, two] = ["one", "two"].map(|name| lectern.learner(name));
+    for learner in [&one, &two] {
+        learner.enrol(&course).await.expect(StatusCode::CREATED);
+        learner.record(&[at(&course.sections[0], 900), at(&course.sections[1], 800)]).await.expect(StatusCode::OK);
+    }
+    let appended =
+        append(&teacher, &course.id, "key", &json!([lesson("More", 2, 1)])).await.expect(StatusCode::CREATED);
+    let third = appended["lessons"][1]["sections"][0]["id"].as_str().expect("an id");
+    let (late, new) = (at(&course.sections[1], 950), at(third, 700));
+    // In either order the same: the new section has nothing to do with it.
+    for event in [&late, &new] {
+        one.record(std::slice::from_ref(event)).await.expect(StatusCode::OK);
+    }
+    for event in [&new, &late] {
+        let mut event = event.clone();
+        event["eventId"] = Uuid::now_v7().to_string().into();
+        two.record(&[event]).await.expect(StatusCode::OK);
+    }
+    let [one, two] = [one.summary(&course).await, two.summary(&course).await];
+    assert_eq!(one["completedAt"], two["completedAt"]);
+    let moved = chrono::DateTime::parse_from_rfc3339(one["completedAt"].as_str().expect("a time")).expect("a time");
+    let age = (chrono::Utc::now() - moved.to_utc()).num_seconds();
+    assert!((900..950).contains(&age), "{age}");
+    assert_eq!(lectern.drift().await, 0);
+}
+
+#[tokio::test]
+async fn whoever_enrols_and_records_while_an_edit_is_written_is_found_by_the_refresh() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("ada", &[2]).await;
+    let learner = lectern.learner("lena");
+    learner.enrol(&course).await.expect(StatusCode::CREATED);
+    completed(&learner, &[&course.sections[0]]).await;
+    retire(&lectern.teacher("ada"), &course, &course.sections[1]).await;
+    // As one that was inserted and recorded by the tree of before, after the edit had looked for who was behind.
+    lectern
+        .sql("update enrollments set tree_version = 1, completed_at = null, counted_version = null, completed_sections = 1")
+        .await;
+    assert!(learner.summary(&course).await["completedAt"].is_string());
+    let refreshed = lectern.invoke("refresh-analytics", json!({})).await;
+    assert_eq!(refreshed["recounted"], json!({"settled": 1, "remaining": 0}));
+    assert_eq!(lectern.fetch("select completed_at is not null and counted_version = 2 from enrollments").await, "true");
+}
+
+#[tokio::test]
+async fn binaries_of_before_do_no_damage_to_an_edited_course() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("ada", &[3]).await;
+    let (teacher, learner) = (lectern.teacher("ada"), lectern.learner("lena"));
+    learner.enrol(&course).await.expect(StatusCode::CREATED);
+    completed(&learner, &[&course.sections[0]]).await;
+    retire(&teacher, &course, &course.sections[0]).await;
+    // They call the functions of their time, which count by today's rules.
+    for (version, section, last) in [(1, 1, ""), (2, 2, ", false")] {
+        let answer = lectern
+            .fetch(&format!(
+                "select answer::json -> 'courses' -> 0 ->> 'completedSections' from record_progress_v{version}(
+                    array['lena'], array[gen_random_uuid()], array['{}'::uuid], array[5], array[true],
+                    array[null::timestamptz], now(), now() - interval '30 days', now() + interval '5 minutes', false{last}
+                )",
+                course.sections[section],
+            ))
+            .await;
+        assert_eq!(answer, version.to_string());
+    }
+    assert_eq!(lectern.drift().await, 0);
+    // They enrol, cancel, publish and unpublish without keeping periods: what these say then is not believed.
+    let path = format!("/courses/{}", course.id);
+    lectern.sql("update courses set status = 'draft'; update enrollments set status = 'cancelled'").await;
+    let rejected = |code: &str| ("rejected".to_owned(), Value::from(code));
+    assert_eq!(judged(&learner, &course.sections[1], Some(seconds_ago(0))).await, rejected("not_published"));
+    lectern.sql("update courses set status = 'published'").await;
+    assert_eq!(judged(&learner, &course.sections[1], Some(seconds_ago(0))).await, rejected("not_enrolled"));
+    lectern
+        .sql("update courses set open_during = '{}'; update enrollments set active_during = '{}', status = 'active'")
+        .await;
+    let away = lectern.cut_off().await;
+    let parked = away.learner("lena").record(&[event(&course.sections[1], 1, false)]).await;
+    let parked = parked.expect(StatusCode::ACCEPTED)["submissionId"].as_str().expect("an id").to_owned();
+    lectern.invoke("replay-parked", json!({})).await;
+    let status = learner.get(&format!("/progress/submissions/{parked}")).await.expect(StatusCode::OK);
+    assert_eq!(status["status"], "applied", "{status}");
+    // The next change of the state keeps count again.
+    teacher.patch(&path, 2, &json!({"status": "draft"})).await.expect(StatusCode::OK);
+    learner.delete(&format!("{path}/enrollment")).await.expect(StatusCode::NO_CONTENT);
+    let kept = "select not upper_inf(open_during) and not upper_inf(active_during) and not isempty(open_during)
+        from courses, enrollments";
+    assert_eq!(lectern.fetch(kept).await, "true");
 }
 
 // ---- Appending ------------------------------------------------------------------------------------------------------

@@ -94,6 +94,8 @@ struct Learner {
     reset: Option<Moment>,
     done: BTreeMap<String, Done>,
     completed_at: Option<DateTime<Utc>>,
+    /// The sections that the course had when they were found complete.
+    counted: Vec<String>,
     /// Events that counted, also before a reset.
     ledger: BTreeMap<Uuid, Value>,
 }
@@ -125,10 +127,10 @@ impl Learner {
     /// The completion, after the tree or the progress has changed.
     fn settle(&mut self, current: &[String]) {
         if let Some(completed_at) = self.completed_at {
-            self.completed_at =
-                Some(self.latest(self.done.keys()).map_or(completed_at, |latest| latest.min(completed_at)));
+            self.completed_at = self.latest(self.counted.iter()).map(|latest| latest.min(completed_at));
         } else if !current.is_empty() && self.completed(current) == current.len() {
             self.completed_at = self.latest(current.iter());
+            self.counted = current.to_vec();
         }
     }
 

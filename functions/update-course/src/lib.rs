@@ -48,7 +48,7 @@ async fn replace(app: &App, request: &Request) -> http::Result {
     let version = http::if_match(request)?.ok_or(Error::IfMatchRequired)?;
     let lessons = content::parse_tree(&http::json_body(request, generation::MOST_VALUES)?)?;
 
-    let body = content::replace(app, &caller, course, version, &lessons, Utc::now()).await?;
+    let body = content::replace(app, &caller, course, version, &lessons).await?;
     Ok(http::done(StatusCode::OK, body))
 }
 
@@ -60,7 +60,7 @@ async fn append(app: &App, request: &Request) -> http::Result {
     let lessons = content::parse_lessons(&http::parse_json(bytes, generation::MOST_VALUES)?)?;
 
     let hash = ids::fingerprint(&[course.as_bytes(), bytes].concat());
-    let appended = content::append(app, &caller, course, key, &hash, &lessons, Utc::now()).await?;
+    let appended = content::append(app, &caller, course, key, &hash, &lessons).await?;
     Ok(http::created(&format!("/courses/{course}"), appended.body, appended.replayed))
 }
 
