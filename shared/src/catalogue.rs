@@ -191,7 +191,7 @@ pub fn visibility() -> Generation {
 /// A page of the published courses, for anybody. What is searched for is as manifold as people are, and not cached.
 pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source), Error> {
     let limit = page::limit(query.limit)?;
-    let difficulty = one_of("difficulty", query.difficulty, &DIFFICULTIES)?;
+    let difficulty = page::one_of("difficulty", query.difficulty, &DIFFICULTIES)?;
     let search = query.search.map(typed).transpose()?;
     let (name, sort) = Sort::parse(query.sort, search.is_some())?;
     let list = match search {
@@ -268,7 +268,7 @@ async fn load_published(
 /// A page of the caller's own courses, drafts and archived ones included.
 pub async fn authored(app: &App, caller: &Caller, query: Query<'_>) -> Result<(Document, Source), Error> {
     let limit = page::limit(query.limit)?;
-    let status = one_of("status", query.status, &STATUSES)?;
+    let status = page::one_of("status", query.status, &STATUSES)?;
     let list = format!("authored/{}", status.unwrap_or("*"));
     let cursor = Cursor::decode(&list, query.cursor)?;
     let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
@@ -283,10 +283,4 @@ pub async fn authored(app: &App, caller: &Caller, query: Query<'_>) -> Result<(D
     ];
     let rows = app.db.query(LIST_AUTHORED, &params, Repeat::Safe).await?;
     Ok((page::assemble("courses", &rows, limit, |row| page::behind_time(&list, row))?, Source::Bypass))
-}
-
-fn one_of(name: &str, value: Option<&str>, words: &[&'static str]) -> Result<Option<&'static str>, Error> {
-    let Some(value) = value else { return Ok(None) };
-    let word = words.iter().copied().find(|word| *word == value);
-    word.map(Some).ok_or_else(|| Error::invalid_parameter(name, format!("must be one of: {}", words.join(", "))))
 }

@@ -46,6 +46,15 @@ pub enum Audience {
     Caller,
 }
 
+/// What an answer is written in, where a client can choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `text/csv`.
+    Csv,
+}
+
 /// Runs a function of HTTP routes on Lambda until the environment ends.
 pub fn serve<F, Fut>(handle: F) -> std::process::ExitCode
 where
@@ -203,6 +212,42 @@ pub fn header_text<'a>(request: &'a Request, name: &HeaderName) -> Option<&'a st
     request.headers().get(name).and_then(|value| value.to_str().ok())
 }
 
+/// The format that the `Accept` header asks for. JSON, unless it wants CSV more.
+pub fn format(request: &Request) -> Format {
+    let accept = header_text(request, &header::ACCEPT).unwrap_or_default();
+    if preference(accept, "text/csv") > preference(accept, "application/json") { Format::Csv } else { Format::Json }
+}
+
+/// How much an `Accept` wants a media type, from 0 to 1: what it says of the type counts before what it says of the types
+/// of its kind, and that before what it says of all. A weight that is none counts nothing, and so do other parameters.
+fn preference(accept: &str, media_type: &str) -> f32 {
+    let kind = media_type.split('/').next().unwrap_or_default();
+    let of_range = |wanted: &str| {
+        unquoted(accept, ',').find_map(|range| {
+            let mut parts = unquoted(range, ';').map(str::trim);
+            let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
+            let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+            let weight = weight.map_or(Some(1.0), |weight| weight.parse().ok().filter(|w| (0.0..=1.0).contains(w)));
+            weight.filter(|_| is_named)
+        })
+    };
+    of_range(media_type).or_else(|| of_range(&format!("{kind}/*"))).or_else(|| of_range("*/*")).unwrap_or(0.0)
+}
+
+/// The parts of a header's value between separators that do not stand in a quoted string.
+fn unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut in_quotes, mut escaped) = (false, false);
+    text.split(move |character| {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = in_quotes,
+            '"' => in_quotes = !in_quotes,
+            _ => {}
+        }
+        character == separator && !in_quotes
+    })
+}
+
 /// The `Idempotency-Key` header: 1 to 255 visible ASCII characters.
 pub fn idempotency_key(request: &Request) -> std::result::Result<Option<&str>, Error> {
     let Some(value) = request.headers().get("idempotency-key") else { return Ok(None) };
@@ -301,6 +346,17 @@ pub fn found(request: &Request, audience: Audience, (document, source): (Documen
     response
 }
 
+/// The same on a route that answers in more than one [`Format`].
+pub fn found_as(request: &Request, audience: Audience, format: Format, found: (Document, Source)) -> Response {
+    let mut response = self::found(request, audience, found);
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
+    if format == Format::Csv {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present"));
+    }
+    response
+}
+
 /// An answer to a write.
 pub fn done(status: StatusCode, body: String) -> Response {
     let mut response = json_response(status, body);
@@ -350,7 +406,7 @@ fn fit(mut response: Response, accepts_gzip: bool) -> Result {
     if bytes.len() >= WORTH_COMPRESSING {
         let compressed =
             accepts_gzip.then(|| gzip::compress(bytes)).flatten().filter(|compressed| compressed.len() < bytes.len());
-        response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+        response.headers_mut().entry(header::VARY).or_insert(HeaderValue::from_static("accept-encoding"));
         if let Some(compressed) = compressed {
             *response.body_mut() = Body::Binary(compressed);
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -518,6 +574,39 @@ mod tests {
         assert_eq!(long.headers()[header::VARY], "accept-encoding");
         let short = fit(json_response(StatusCode::OK, "{}".into()), true).unwrap();
         assert!(!short.headers().contains_key(header::CONTENT_ENCODING));
+    }
+
+    #[test]
+    fn csv_is_for_those_who_want_it_more_than_json() {
+        for (accept, is_csv) in [
+            ("", false),
+            ("*/*", false),
+            ("application/json", false),
+            ("text/html, image/*", false),
+            ("text/csv", true),
+            ("TEXT/CSV; charset=utf-8", true),
+            ("text/*", true),
+            ("text/csv, application/json", false),
+            ("text/csv, */*", false),
+            ("text/csv, */*;q=0.1", true),
+            ("application/json;q=0.5, text/csv;q=0.6", true),
+            ("application/json;q=0.6,text/csv;Q=0.5", false),
+            ("text/*;q=0.9, text/csv;q=0.1, application/*;q=0.2", false),
+            ("application/json;q=0, */*", true),
+            ("text/csv;q=0", false),
+            ("text/csv;q=0.000, text/*", false),
+            ("text/csv;q=much, text/html", false),
+            ("text/csv;q=2", false),
+            ("text/csv;q=NaN", false),
+            ("text/csvx", false),
+            ("text/plain;note=\"a,text/csv,b\"", false),
+            ("text/plain;note=\"a\\\",text/csv\"", false),
+            ("text/csv;note=\"a,b;q=0\";q=0.7", true),
+            (", ,text/csv,", true),
+        ] {
+            let wants_csv = preference(accept, "text/csv") > preference(accept, "application/json");
+            assert_eq!(wants_csv, is_csv, "{accept}");
+        }
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
 //!   [`tree`] (as it is sent), [`generation`] (create), [`publication`] and [`content`] (change), [`edits`] (what was
 //!   changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while PostgreSQL is away), [`learning`]
-//!   (read), [`recount`] (after changes), [`analytics`], [`ledger`].
+//!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`].
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
-//!   [`auth`], [`body`], [`page`], [`telemetry`], [`config`], [`migrations`].
+//!   [`auth`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
 //!
 //! Nouns use infrastructure, never the other way round; functions use nouns and never each other.
@@ -21,6 +21,7 @@ pub mod catalogue;
 pub mod config;
 pub mod content;
 pub mod courses;
+pub mod csv;
 pub mod db;
 pub mod edits;
 pub mod enrollments;
@@ -38,6 +39,7 @@ pub mod parking;
 pub mod progress;
 pub mod publication;
 pub mod recount;
+pub mod roster;
 pub mod submissions;
 pub mod telemetry;
 pub mod tree;

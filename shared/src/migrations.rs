@@ -68,6 +68,8 @@ pub const ALL: &[Migration] = migrations![
     "V18__course_words",
     "V19__backfill_course_words",
     "V20__index_course_words",
+    "V21__index_enrollments_by_standing",
+    "V22__index_cancelled_enrollments",
 ];
 
 impl Migration {

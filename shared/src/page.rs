@@ -1,4 +1,4 @@
-//! Keyset pages: limits and cursors.
+//! Keyset pages: limits, filters and cursors.
 //!
 //! A cursor is opaque to clients: URL-safe base64 of `[version, list, keys…]`, where `list` names the list and its
 //! filters. It is bound to them, because a position in one list means nothing in another.
@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::{
     cache::Document,
+    csv,
     db::column,
     error::{Error, reason},
 };
@@ -33,6 +34,13 @@ pub fn limit(text: Option<&str>) -> Result<u32, Error> {
         Ok(limit @ 1..=MOST) if digits => Ok(limit),
         _ => Err(Error::invalid_parameter("limit", format!("must be a whole number from 1 to {MOST}"))),
     }
+}
+
+/// A parameter that is one of these words, if it is there.
+pub fn one_of(name: &str, value: Option<&str>, words: &[&'static str]) -> Result<Option<&'static str>, Error> {
+    let Some(value) = value else { return Ok(None) };
+    let word = words.iter().copied().find(|word| *word == value);
+    word.map(Some).ok_or_else(|| Error::invalid_parameter(name, format!("must be one of: {}", words.join(", "))))
 }
 
 /// A position in a list: the keys of the last item of a page.
@@ -92,14 +100,34 @@ pub fn assemble(
     limit: u32,
     cursor_behind: impl FnOnce(&Row) -> Result<String, Error>,
 ) -> Result<Document, Error> {
+    let (items, next) = shown(rows, limit, cursor_behind)?;
+    let (items, cursor) = (items.join(","), Value::from(next.as_deref()));
+    Ok(Document::new(format!("{{\"{name}\":[{items}],\"nextCursor\":{cursor}}}"), next))
+}
+
+/// The same page as CSV: these keys of the items. Where the next page begins stands in `Link` alone.
+pub fn assemble_csv(
+    columns: &[&str],
+    rows: &[Row],
+    limit: u32,
+    cursor_behind: impl FnOnce(&Row) -> Result<String, Error>,
+) -> Result<Document, Error> {
+    let (items, next) = shown(rows, limit, cursor_behind)?;
+    Ok(Document::new(csv::table(columns, &items)?, next))
+}
+
+/// The items of a page, and the cursor behind the last of them if the list goes on.
+fn shown(
+    rows: &[Row],
+    limit: u32,
+    cursor_behind: impl FnOnce(&Row) -> Result<String, Error>,
+) -> Result<(Vec<&str>, Option<String>), Error> {
     let shown = &rows[..rows.len().min(limit as usize)];
     let next = match shown.last() {
         Some(last) if rows.len() > shown.len() => Some(cursor_behind(last)?),
         _ => None,
     };
-    let items = shown.iter().map(|row| column(row, "item")).collect::<Result<Vec<&str>, _>>()?.join(",");
-    let cursor = Value::from(next.as_deref());
-    Ok(Document::new(format!("{{\"{name}\":[{items}],\"nextCursor\":{cursor}}}"), next))
+    Ok((shown.iter().map(|row| column(row, "item")).collect::<Result<_, _>>()?, next))
 }
 
 /// The cursor behind a row of a list that is ordered by a time in `key`.

@@ -24,6 +24,8 @@ async fn started() -> (Lectern, Course, Vec<String>) {
         format!("/sections/{}", course.sections[0]),
         format!("/lessons/{}/progress", course.lessons[0]),
         format!("/courses/{}/analytics", course.id),
+        format!("/courses/{}/enrollments", course.id),
+        format!("/courses/{}/enrollments?progress=1-25", course.id),
         "/me/courses".to_owned(),
         "/me/authored-courses".to_owned(),
     ];

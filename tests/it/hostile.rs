@@ -539,7 +539,8 @@ async fn an_idempotency_key_is_short_and_visible() {
 async fn a_parameter_that_a_list_cannot_use_is_refused_by_its_name() {
     let world = World::new().await;
     let teacher = world.lectern.teacher("ada");
-    for list in ["/courses", "/me/authored-courses", "/me/courses"] {
+    let roster = format!("/courses/{}/enrollments", world.course.id);
+    for list in ["/courses", "/me/authored-courses", "/me/courses", &roster] {
         for bad in
             ["0", "-1", "%2B5", "101", "1.5", "1e1", "ten", "0x10", "%20", "1%00", "%ff", "99999999999999999999", "1,2"]
         {
@@ -558,6 +559,10 @@ async fn a_parameter_that_a_list_cannot_use_is_refused_by_its_name() {
         ("/courses", "difficulty", "'%20or%201=1--"),
         ("/me/authored-courses", "status", "deleted"),
         ("/me/authored-courses", "status", "draft%00"),
+        (&roster, "status", "draft"),
+        (&roster, "status", "'%20or%201=1--"),
+        (&roster, "progress", "50"),
+        (&roster, "progress", "1-25;drop%20table%20enrollments"),
     ] {
         let answer = teacher.get(&format!("{list}?{name}={bad}")).await;
         assert_eq!(pointers(&refused(&answer, 400, "invalid_parameter")), [format!("?{name}")], "{list} {bad}");
@@ -568,9 +573,13 @@ async fn a_parameter_that_a_list_cannot_use_is_refused_by_its_name() {
 async fn a_cursor_serves_its_own_list_and_no_other() {
     let lectern = Lectern::start().await;
     let teacher = lectern.teacher("ada");
+    let mut rosters = <[String; 3]>::default();
     for _ in 0..2 {
         let course = lectern.course("ada", &[1]).await;
         teacher.enrol(&course).await.expect(StatusCode::CREATED);
+        lectern.learner("lena").enrol(&course).await.expect(StatusCode::CREATED);
+        rosters = ["", "&status=active", "&progress=0"]
+            .map(|filter| format!("/courses/{}/enrollments?limit=1{filter}", course.id));
     }
     let lists = [
         "/courses?limit=1",
@@ -581,6 +590,9 @@ async fn a_cursor_serves_its_own_list_and_no_other() {
         "/me/authored-courses?limit=1",
         "/me/authored-courses?limit=1&status=published",
         "/me/courses?limit=1",
+        &rosters[0],
+        &rosters[1],
+        &rosters[2],
     ];
     let mut cursors = Vec::new();
     for list in lists {
@@ -604,12 +616,18 @@ async fn a_forged_cursor_is_refused_or_is_a_place_in_the_list() {
     let world = World::new().await;
     let teacher = world.lectern.teacher("ada");
     let id = Uuid::nil().to_string();
+    let course = &world.course.id;
+    let roster = format!("/courses/{course}/enrollments?");
+    let names = ["*", "0"].map(|progress| format!("roster/{course}/*/{progress}"));
+    let with_progress = format!("{roster}progress=0&");
     let lists = [
         ("/courses?", "newest/*"),
         ("/courses?sort=title&", "title/*"),
         ("/courses?sort=popular&", "popular/*"),
         ("/me/authored-courses?", "authored/*"),
         ("/me/courses?", "me/courses"),
+        (&roster, &names[0]),
+        (&with_progress, &names[1]),
     ];
     let keys = [
         json!(null),
@@ -639,7 +657,7 @@ async fn a_forged_cursor_is_refused_or_is_a_place_in_the_list() {
             json!([2, name, 0, id]),
             json!(["1", name, 0, id]),
             json!([1, [name], 0, id]),
-            json!([1, name, 0, "no-id"]),
+            json!([1, name, 0, if name.starts_with("roster") { "\0" } else { "no-id" }]),
             json!([1, name, 0, 7]),
         ] {
             texts.push(base64url(forged.to_string().as_bytes()));
@@ -848,6 +866,7 @@ async fn a_published_course_of_somebody_else_is_seen_and_not_touched() {
         refused(&stranger.patch(&course, 7, &json!({"title": "Mine"})).await, 403, "not_owner");
         refused(&stranger.delete(&course).await, 403, "not_owner");
         refused(&stranger.get(&format!("{course}/analytics")).await, 403, "not_owner");
+        refused(&stranger.get(&format!("{course}/enrollments")).await, 403, "not_owner");
     }
     for stranger in [lectern.teacher("eve"), lectern.service()] {
         refused(&stranger.get(&format!("/sections/{}", world.course.sections[0])).await, 403, "not_enrolled");
@@ -952,6 +971,7 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
         // Nobody here has parked anything.
         ("GET /progress/submissions/{submissionId}", [404, 404, 404, 404, 404]),
         ("GET /courses/{courseId}/analytics", [403, 403, 200, 403, 200]),
+        ("GET /courses/{courseId}/enrollments", [403, 403, 200, 403, 200]),
     ]);
     let routes = routes();
     let known: BTreeSet<String> = routes.iter().map(Route::key).collect();
@@ -974,7 +994,8 @@ async fn each_role_may_do_its_own_and_no_more_on_every_route() {
                 | "PUT /courses/{courseId}/content"
                 | "POST /courses/{courseId}/lessons"
                 | "DELETE /courses/{courseId}"
-                | "GET /courses/{courseId}/analytics",
+                | "GET /courses/{courseId}/analytics"
+                | "GET /courses/{courseId}/enrollments",
                 _,
             ) => "not_owner",
             ("GET /progress/submissions/{submissionId}", _) => "submission_not_found",

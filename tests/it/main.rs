@@ -32,6 +32,7 @@ mod redis_servers;
 mod redis_tls;
 mod resilience;
 mod rig;
+mod roster;
 mod round_trips;
 mod support;
 mod template;

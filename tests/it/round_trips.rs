@@ -197,6 +197,38 @@ async fn every_uncached_read_is_one_round_trip() {
 }
 
 #[tokio::test]
+async fn a_page_of_a_roster_is_one_round_trip_whoever_asks_and_whatever_is_on_it() {
+    let tapped = Tapped::start(true).await;
+    let course = tapped.course().await;
+    let (alice, teacher) = (tapped.lectern.learner("alice"), tapped.lectern.teacher("teacher"));
+    let admin = tapped.lectern.caller("root", &["admin"]);
+    let path = format!("/courses/{}/enrollments", course.id);
+    tapped.lectern.learner("bob").enrol(&course).await.expect(StatusCode::CREATED);
+    let first = teacher.get(&format!("{path}?limit=1")).await.expect(OK);
+    let second = format!("?limit=1&cursor={}", first["nextCursor"].as_str().unwrap());
+    tapped.take();
+    for query in ["", &second, "?status=active", "?status=cancelled", "?progress=0", "?progress=100&status=active"] {
+        for caller in [&teacher, &admin] {
+            caller.get(&format!("{path}{query}")).await.expect(OK);
+            assert_eq!(tapped.take(), (1, 0), "{query}");
+            let table = caller.request(reqwest::Method::GET, &format!("{path}{query}")).header("accept", "text/csv");
+            assert_eq!(table.send().await.unwrap().status(), OK);
+            assert_eq!(tapped.take(), (1, 0), "{query} as CSV");
+        }
+        alice.get(&format!("{path}{query}")).await.problem(403, "not_owner");
+        assert_eq!(tapped.take(), (1, 0), "{query}");
+    }
+    let nowhere = format!("/courses/{}/enrollments", uuid::Uuid::now_v7());
+    admin.get(&nowhere).await.problem(404, "course_not_found");
+    assert_eq!(tapped.take(), (1, 0));
+    for bad in ["progress=7", "status=7", "limit=0", "cursor=7"] {
+        let problem = teacher.get(&format!("{path}?{bad}")).await;
+        assert_eq!(problem.status, StatusCode::BAD_REQUEST, "{bad}");
+        assert_eq!(tapped.take(), (0, 0), "{bad}");
+    }
+}
+
+#[tokio::test]
 async fn a_cached_read_is_one_round_trip_to_redis_and_no_statement() {
     let tapped = Tapped::start(true).await;
     let course = tapped.course().await;

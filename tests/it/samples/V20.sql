@@ -1,0 +1,1 @@
+-- Nothing that V20's binaries write is new: V20 is an index.

@@ -1,0 +1,1 @@
+-- Nothing that V21's binaries write is new: V21 is an index.
