@@ -38,7 +38,7 @@ macro_rules! event_function {
     };
 }
 
-const FUNCTIONS: [(&str, Function); 11] = [
+const FUNCTIONS: [(&str, Function); 12] = [
     ("list-courses", http_function!(list_courses)),
     ("get-course", http_function!(get_course)),
     ("generate-course", http_function!(generate_course)),
@@ -47,6 +47,7 @@ const FUNCTIONS: [(&str, Function); 11] = [
     ("record-progress", http_function!(record_progress)),
     ("get-progress", http_function!(get_progress)),
     ("get-analytics", http_function!(get_analytics)),
+    ("manage-learner", http_function!(manage_learner)),
     ("refresh-analytics", event_function!(refresh_analytics)),
     ("replay-parked", event_function!(replay_parked)),
     ("migrate", event_function!(migrate)),

@@ -38,7 +38,7 @@ impl Caller {
     }
 
     fn from_claims(claims: &HashMap<String, String>, groups_claim: &str) -> Result<Self, Error> {
-        let user = claims.get("sub").filter(|sub| is_usable(sub));
+        let user = claims.get("sub").filter(|sub| is_user(sub));
         let is_access_token = claims.get("token_use").is_none_or(|usage| usage == "access");
         let (Some(user), true) = (user, is_access_token) else {
             return Err(Error::Unauthenticated(reason::INVALID_TOKEN));
@@ -59,13 +59,19 @@ impl Caller {
         if self.instructor { Ok(()) } else { Err(Error::Forbidden(reason::FORBIDDEN)) }
     }
 
+    /// Refuses everybody but admins.
+    pub fn require_admin(&self) -> Result<(), Error> {
+        if self.admin { Ok(()) } else { Err(Error::Forbidden(reason::FORBIDDEN)) }
+    }
+
     /// Refuses everybody but services and admins.
     pub fn require_service_or_admin(&self) -> Result<(), Error> {
         if self.service || self.admin { Ok(()) } else { Err(Error::Forbidden(reason::FORBIDDEN)) }
     }
 }
 
-fn is_usable(sub: &str) -> bool {
+/// Whether a text can be a `sub`.
+pub fn is_user(sub: &str) -> bool {
     (1..=255).contains(&sub.chars().count()) && !sub.chars().any(char::is_control)
 }
 

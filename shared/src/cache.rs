@@ -21,7 +21,7 @@ use std::{
 
 use rand::RngExt;
 use redis::{Cmd, cmd};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::sleep};
 
 pub use self::entry::Document;
 use self::{
@@ -41,6 +41,10 @@ const LOAD_LIMIT: Duration = Duration::from_secs(2);
 /// Longer than anything is fresh, because the cache may be away when it is told first. No copy that is older is shown
 /// while PostgreSQL is there.
 pub const REPEATED_FOR: Duration = Duration::from_secs(12 * 60);
+/// How often it is tried to erase something, whose client waits for it.
+const ERASE_ATTEMPTS: u32 = 3;
+/// Between two of these: a new connection may have to be opened.
+const ERASE_PAUSE: Duration = Duration::from_millis(100);
 /// Freshness is shortened by up to this part, so that what was filled together does not expire together.
 const JITTER: f64 = 0.1;
 
@@ -113,6 +117,9 @@ pub struct Slot {
     /// Whether many may want it at once. Then one of them fetches it anew, and the others go on with the copy that has
     /// just passed its time.
     pub is_shared: bool,
+    /// That of the generations which exists for the reader alone: nothing is kept under somebody who turns out to have
+    /// nothing here.
+    pub own: Option<Generation>,
 }
 
 /// The cache, or the absence of one.
@@ -169,7 +176,8 @@ impl Cache {
                 Ok((copy.document, Source::Stale(copy.age)))
             }
             (Err(error), copy) => {
-                if copy.is_some() {
+                let is_known = !matches!(error, Error::Unavailable { .. });
+                if is_known && (copy.is_some() || slot.own.is_some()) {
                     // It is gone, or not for everybody any more, and nobody has told us.
                     redis.forget(slot).await;
                 }
@@ -198,6 +206,22 @@ impl Cache {
                 let _ = redis.link.tell("forget", &keys, |key| Cmd::del(key)).await;
             }
         }
+    }
+
+    /// Takes away keys, generations among them, and fails where it cannot: the one thing that is not done for speed.
+    ///
+    /// Nothing brings them back: whoever loads what was stored there finds the generation gone and does not store it.
+    pub async fn erase(&self, keys: &[String]) -> Result<(), Error> {
+        let Some(redis) = self.0.as_ref().filter(|_| !keys.is_empty()) else { return Ok(()) };
+        let keys: Vec<String> = keys.iter().map(|key| redis.key(key)).collect();
+        for _ in 1..ERASE_ATTEMPTS {
+            if redis.link.tell("erase", &keys, |key| Cmd::unlink(key)).await.is_ok() {
+                return Ok(());
+            }
+            sleep(ERASE_PAUSE).await;
+        }
+        let told = redis.link.tell("erase", &keys, |key| Cmd::unlink(key)).await;
+        told.map_err(|_| Error::Unavailable { context: "Redis: keys have to be erased", source: None })
     }
 }
 
@@ -286,8 +310,11 @@ impl Redis {
         }
     }
 
+    /// A generation that is missing voids as well as a new one, so taking it away hurts nobody.
     async fn forget(&self, slot: &Slot) {
-        let _ = self.link.ask::<i64>("forget", &Cmd::del(self.key(&slot.key))).await;
+        let own = slot.own.iter().map(|Generation(key)| key);
+        let keys: Vec<String> = own.chain([&slot.key]).map(|key| self.key(key)).collect();
+        let _ = self.link.ask::<i64>("forget", &Cmd::del(keys)).await;
     }
 
     async fn store(&self, slot: &Slot, generations: &[String], document: &Document) {

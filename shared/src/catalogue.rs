@@ -209,6 +209,7 @@ pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source)
         visibility: visibility(),
         fresh_for: FRESH_FOR,
         is_shared: true,
+        own: None,
     };
     app.cache.read_through(&slot, load).await
 }

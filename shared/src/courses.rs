@@ -233,6 +233,7 @@ pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Erro
         visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,
         is_shared: true,
+        own: None,
     };
     let load = async {
         let row = app.db.query_opt(OUTLINE, &[(&course, Type::UUID)], Repeat::Safe).await?;

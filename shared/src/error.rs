@@ -148,6 +148,8 @@ pub mod reason {
         INVALID_BODY = "invalid_body", "The body does not have the expected shape; `errors` lists every fault.";
         /// A query parameter is out of range.
         INVALID_PARAMETER = "invalid_parameter", "A query parameter cannot be used; `errors` says which and why.";
+        /// The path names somebody who cannot be.
+        INVALID_USER_ID = "invalid_user_id", "This is no user id; `errors` says why.";
         /// A header is missing or malformed.
         INVALID_HEADER = "invalid_header", "A header is missing or cannot be used; `errors` says which and why.";
         /// A cursor is not one of ours, or belongs to another list.

@@ -9,12 +9,14 @@ use lambda_http::{
     request::{LambdaRequest, RequestContext},
 };
 use lambda_runtime::LambdaEvent;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
     app::App,
+    auth::is_user,
     cache::{Document, Source},
     error::{Error, Fault, Reason, reason},
     gzip, ids, invocation,
@@ -202,6 +204,52 @@ pub fn path_id(request: &Request, name: &str, missing: Reason) -> std::result::R
     text.and_then(ids::parse).ok_or(Error::NotFound(missing))
 }
 
+/// A user id in the path, which may hold any character.
+///
+/// API Gateway decodes the path before it looks for a route: a slash has to be encoded twice to stay in its place, and
+/// whoever encodes everything twice is always understood. What is taken for encoded is only what an encoder makes; any
+/// other text, such as one with a bare `%`, was encoded once and stands there as it is.
+pub fn path_user(request: &Request, name: &str) -> std::result::Result<String, Error> {
+    let text = request.path_parameters_ref().and_then(|parameters| parameters.first(name)).unwrap_or_default();
+    let user = decode_once_more(text).unwrap_or_else(|| text.to_owned());
+    if !is_user(&user) {
+        return Err(Error::invalid(reason::INVALID_USER_ID, name, "must have 1 to 255 characters and no controls"));
+    }
+    Ok(user)
+}
+
+/// A user id as a segment of a path; see [`path_user`].
+pub fn user_segment(user: &str) -> String {
+    let once = match user {
+        // A client takes them for a way up, encoded once too.
+        "." | ".." => user.replace('.', "%2E"),
+        _ => utf8_percent_encode(user, RESERVED).to_string(),
+    };
+    utf8_percent_encode(&once, RESERVED).to_string()
+}
+
+/// What percent-encoding leaves as it is.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+fn decode_once_more(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_good = match byte {
+            b'%' => {
+                let digits = [bytes.next()?, bytes.next()?];
+                let byte = u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?;
+                digits.iter().all(u8::is_ascii_hexdigit)
+                    && !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'))
+            }
+            byte => byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte),
+        };
+        if !is_good {
+            return None;
+        }
+    }
+    percent_decode_str(text).decode_utf8().ok().map(Cow::into_owned)
+}
+
 /// A query parameter; an empty one counts as absent.
 pub fn query<'a>(request: &'a Request, name: &str) -> Option<&'a str> {
     request.query_string_parameters_ref().and_then(|query| query.first(name)).filter(|value| !value.is_empty())
@@ -340,7 +388,7 @@ pub fn found(request: &Request, audience: Audience, (document, source): (Documen
             Audience::Caller => "private, no-cache",
         }),
     );
-    if let Some(link) = document.next.and_then(|cursor| next_link(request, &cursor)) {
+    if let Some(link) = document.next.and_then(|cursor| next_link(request, request.uri().path(), &cursor)) {
         headers.insert(header::LINK, link);
     }
     response
@@ -354,6 +402,16 @@ pub fn found_as(request: &Request, audience: Audience, format: Format, found: (D
     if format == Format::Csv {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8; header=present"));
     }
+    response
+}
+
+/// 200 with a page of what is personal, which nobody may keep; `path` is its own, as a client writes it.
+pub fn found_personal(request: &Request, path: &str, document: Document) -> Response {
+    let link = document.next.as_deref().and_then(|cursor| next_link(request, path, cursor));
+    let mut response = found(request, Audience::Caller, (Document { next: None, ..document }, Source::Bypass));
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.extend(link.map(|link| (header::LINK, link)));
     response
 }
 
@@ -393,11 +451,11 @@ fn json_response(status: StatusCode, body: String) -> Response {
 }
 
 /// The same list with the same filters, from `cursor` on.
-fn next_link(request: &Request, cursor: &str) -> Option<HeaderValue> {
+fn next_link(request: &Request, path: &str, cursor: &str) -> Option<HeaderValue> {
     let query = request.uri().query().unwrap_or_default();
     let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
     let query: Vec<Cow<'_, str>> = others.map(Cow::Borrowed).chain([Cow::Owned(format!("cursor={cursor}"))]).collect();
-    HeaderValue::from_str(&format!("<{}?{}>; rel=\"next\"", request.uri().path(), query.join("&"))).ok()
+    HeaderValue::from_str(&format!("<{path}?{}>; rel=\"next\"", query.join("&"))).ok()
 }
 
 /// Compresses where that is wanted and pays, and refuses what Lambda could not pass on.
@@ -616,6 +674,22 @@ mod tests {
             escape_query(&mut text);
             assert_eq!(text.as_deref(), Some(escaped));
         }
+    }
+
+    #[test]
+    fn a_user_id_survives_a_path_whatever_it_holds() {
+        for user in ["ada", "a/b", "100%", "%41", "a%2Fb", "é 🦀", "a+b", "auth0|5", "o'neil\"?#&=;", "..", "%", "%%25"]
+        {
+            let segment = user_segment(user);
+            assert!(segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte)), "{segment}");
+            let after_gateway = percent_decode_str(&segment).decode_utf8().unwrap();
+            assert_eq!(decode_once_more(&after_gateway).as_deref(), Some(user));
+        }
+        // Encoded once, and not to be taken for something else.
+        for text in ["100%", "a%zz", "%41", "é%2F", "a b%20", "%ff", "a\"%22", "%2"] {
+            assert_eq!(decode_once_more(text), None, "{text}");
+        }
+        assert_eq!(decode_once_more("auth0:5+x@y").as_deref(), Some("auth0:5+x@y"));
     }
 
     #[test]

@@ -107,19 +107,28 @@ pub fn generation(user: &str, course: Uuid) -> Generation {
     Generation(format!("v1:{{course:{course}}}:u:{}:g", ids::hashed(user)))
 }
 
+/// Version 1 was rendered by binaries that know nothing of retired sections.
+fn summary_key(version: u8, user: &str, course: Uuid, admin: bool) -> String {
+    format!("v{version}:{{course:{course}}}:u:{}:summary{}", ids::hashed(user), if admin { ":admin" } else { "" })
+}
+
+/// Every key under which something of a learner in a course is cached, by binaries of before too.
+pub fn keys(user: &str, course: Uuid) -> [String; 5] {
+    let [[v1, v1_admin], [v2, v2_admin]] =
+        [1, 2].map(|version| [false, true].map(|admin| summary_key(version, user, course, admin)));
+    [generation(user, course).0, v1, v1_admin, v2, v2_admin]
+}
+
 /// The caller's summary of a course, with the point to resume at.
 pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Document, Source), Error> {
     let slot = Slot {
         // An admin sees more than others of the same name would; nothing per viewer stands under a shared key.
-        key: format!(
-            "v2:{{course:{course}}}:u:{}:summary{}",
-            ids::hashed(&caller.user),
-            if caller.admin { ":admin" } else { "" }
-        ),
+        key: summary_key(2, &caller.user, course, caller.admin),
         generations: vec![courses::generation(course), generation(&caller.user, course)],
         visibility: courses::visibility(course),
         fresh_for: SUMMARY_FRESH_FOR,
         is_shared: false,
+        own: Some(generation(&caller.user, course)),
     };
     let load = async {
         let params = [(&course as _, Type::UUID), (&caller.user as _, Type::TEXT), (&caller.admin as _, Type::BOOL)];

@@ -54,6 +54,26 @@ const KNOWN: Statement = Statement {
         join progress_events on progress_events.user_id = sent.user_id and progress_events.event_id = sent.event_id",
 };
 
+/// By `progress_events_pkey`. The same id may be another learner's as well; what a learner sent by themselves is theirs.
+const SENT_FOR: Statement = Statement {
+    name: "ledger.sent_for",
+    sql: "select sent.sender, sent.event_id
+        from unnest($2::text[], $3::uuid[]) as sent (sender, event_id)
+        join progress_events on progress_events.user_id = $1 and progress_events.event_id = sent.event_id
+        where not exists (
+            select from progress_events as own
+            where own.user_id = sent.sender and own.event_id = sent.event_id
+        )",
+};
+
+/// Which of these events, by sender and id, are a learner's whom somebody else sent them for.
+pub async fn sent_for(app: &App, user: &str, sent: &[(&str, Uuid)]) -> Result<HashSet<(String, Uuid)>, Error> {
+    let (senders, ids): (Vec<&str>, Vec<Uuid>) = sent.iter().copied().unzip();
+    let params: [Param<'_>; 3] = [(&user, Type::TEXT), (&senders, Type::TEXT_ARRAY), (&ids, Type::UUID_ARRAY)];
+    let rows = app.db.query(SENT_FOR, &params, Repeat::Safe).await?;
+    rows.iter().map(|row| Ok((column(row, "sender")?, column(row, "event_id")?))).collect()
+}
+
 /// Which of these events have been counted, as far as the ledger remembers.
 pub async fn known(app: &App, events: &[ProgressEvent]) -> Result<HashSet<(String, Uuid)>, Error> {
     let users: Vec<&str> = events.iter().map(|event| event.user.as_str()).collect();

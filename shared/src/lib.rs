@@ -3,7 +3,8 @@
 //! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
 //!   [`tree`] (as it is sent), [`generation`] (create), [`publication`] and [`content`] (change), [`edits`] (what was
 //!   changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while PostgreSQL is away), [`learning`]
-//!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`].
+//!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`]; of all that is kept of one
+//!   user: [`export`], [`erasure`], [`traces`] (what is parked).
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
 //!   [`auth`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
@@ -25,7 +26,9 @@ pub mod csv;
 pub mod db;
 pub mod edits;
 pub mod enrollments;
+pub mod erasure;
 pub mod error;
+pub mod export;
 pub mod generation;
 pub mod gzip;
 pub mod http;
@@ -42,4 +45,5 @@ pub mod recount;
 pub mod roster;
 pub mod submissions;
 pub mod telemetry;
+pub mod traces;
 pub mod tree;

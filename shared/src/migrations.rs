@@ -70,6 +70,7 @@ pub const ALL: &[Migration] = migrations![
     "V20__index_course_words",
     "V21__index_enrollments_by_standing",
     "V22__index_cancelled_enrollments",
+    "V23__erasing_learners",
 ];
 
 impl Migration {

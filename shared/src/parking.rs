@@ -6,7 +6,7 @@
 //! | finished | `finished#<id>` | the submission's id |
 //!
 //! Finishing deletes the one and puts the other in a single transaction, so that at every moment a submission is there
-//! exactly once. There is no index: its reads could be late, and what is not seen is not drained. Nothing here keeps a
+//! exactly once. It takes effect only on the very body that was read: one that was rewritten meanwhile stays pending. There is no index: its reads could be late, and what is not seen is not drained. Nothing here keeps a
 //! submission from being *applied* twice; that is the ledger's part.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use aws_sdk_dynamodb::{
     Client,
     config::{BehaviorVersion, Credentials, Region, retry::RetryConfig, timeout::TimeoutConfig},
-    operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError},
+    operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
     primitives::Blob,
     types::{AttributeValue, Delete, Put, ReturnValuesOnConditionCheckFailure, Select, TransactWriteItem},
 };
@@ -37,6 +37,8 @@ pub const SORT_KEY: &str = "sk";
 pub const EXPIRY: &str = "expires_at";
 /// Pending submissions are spread over so many partitions, each good for a thousand kilobytes a second.
 pub const SHARDS: u8 = 16;
+/// Parts in which the whole table is read side by side.
+pub const SEGMENTS: i32 = 8;
 
 /// One request to `DynamoDB` takes milliseconds; the first of an environment has a TLS handshake before it.
 const ATTEMPT_LIMIT: Duration = Duration::from_millis(400);
@@ -115,6 +117,40 @@ pub struct Status {
     pub accepted_at: DateTime<Utc>,
     /// How it ended, with what was said of each item; nothing while it waits.
     pub ended: Option<(Outcome, Vec<u8>)>,
+}
+
+/// A finished submission, as it lies in the table.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its id.
+    pub id: Uuid,
+    /// The `sub` of who sent it.
+    pub sender: String,
+    /// When it was accepted.
+    pub accepted_at: DateTime<Utc>,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// What was said of each item.
+    pub results: Vec<u8>,
+    /// What was submitted, where that was kept.
+    pub body: Option<Vec<u8>>,
+    /// The results as they lie there: a rewriting takes effect on these, and this sender, alone.
+    stored: AttributeValue,
+}
+
+/// Where a segment of the table goes on.
+#[derive(Debug, Clone, Default)]
+pub struct Place(Option<Item>);
+
+/// Some of the finished submissions of a segment, in no order.
+#[derive(Debug, Default)]
+pub struct FinishedPage {
+    /// The submissions.
+    pub submissions: Vec<Finished>,
+    /// How many beside them cannot be read.
+    pub unreadable: u64,
+    /// Where the next page begins, where there is one.
+    pub next: Option<Place>,
 }
 
 /// A part of a shard, oldest first.
@@ -236,13 +272,19 @@ impl Parking {
         item.insert("status".to_owned(), AttributeValue::S(end.outcome.as_str().to_owned()));
         item.insert("results".to_owned(), pack(end.results)?.0);
         item.insert(EXPIRY.to_owned(), AttributeValue::N((now + end.keep).timestamp().to_string()));
-        let (body, _) = pack(&submission.body)?;
+        let (body, hash) = pack(&submission.body)?;
         if end.keeps_body && fits_beside(&item, &body) {
             item.insert("body".to_owned(), body);
         }
         let table = &self.settings.table;
         let delete = Delete::builder().table_name(table).set_key(Some(pending_key(submission.id)));
-        let delete = delete.condition_expression("attribute_exists(pk)").build();
+        let delete = delete
+            .condition_expression("#hash = :hash and #sender = :sender")
+            .expression_attribute_names("#hash", "hash")
+            .expression_attribute_names("#sender", "sender")
+            .expression_attribute_values(":hash", AttributeValue::B(Blob::new(hash.as_slice())))
+            .expression_attribute_values(":sender", AttributeValue::S(submission.sender.clone()))
+            .build();
         let put = Put::builder().table_name(table).set_item(Some(item));
         let put = put.condition_expression("attribute_not_exists(pk)").build();
         let malformed = |error| Error::internal("parking.finish", error);
@@ -264,7 +306,7 @@ impl Parking {
                     .map(|reason| reason.code() == Some("ConditionalCheckFailed"))
                     .collect();
                 match failed.as_slice() {
-                    // Another drainer was first.
+                    // Another drainer was first; or it was rewritten, and the next run finds what is left of it.
                     [true, _] => Ok(()),
                     // It was finished before, and came back by a repeated request that was late.
                     [false, true] => self.forget(submission.id).await,
@@ -295,8 +337,100 @@ impl Parking {
         Ok(answer.map_err(|error| away("parking.get", error.into_service_error()))?.item)
     }
 
-    async fn forget(&self, id: Uuid) -> Result<(), Error> {
-        let delete = self.client().await.delete_item().table_name(&self.settings.table).set_key(Some(pending_key(id)));
+    /// A page of the finished submissions in one of [`SEGMENTS`] parts of the table. There is no other way to find them
+    /// but by reading all; what was finished before the first page is asked for is among them.
+    pub async fn finished(&self, segment: i32, place: Place, most: i32) -> Result<FinishedPage, Error> {
+        let scan = self.client().await.scan().table_name(&self.settings.table).consistent_read(true);
+        let scan = scan.segment(segment).total_segments(SEGMENTS).limit(most).set_exclusive_start_key(place.0);
+        let answer = scan
+            .filter_expression("begins_with(pk, :finished)")
+            .expression_attribute_values(":finished", AttributeValue::S("finished#".to_owned()))
+            .send()
+            .await
+            .map_err(|error| away("parking.finished", error.into_service_error()))?;
+        let next = answer.last_evaluated_key.map(|key| Place(Some(key)));
+        let mut page = FinishedPage { next, ..FinishedPage::default() };
+        for item in answer.items.unwrap_or_default() {
+            match read_finished(&item) {
+                Some(submission) => page.submissions.push(submission),
+                None => {
+                    page.unreadable += 1;
+                    tracing::error!(submission = text(&item, SORT_KEY), "a finished submission cannot be read");
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    /// Puts another sender and body into a submission that waits. Whether that took effect: not where it has been
+    /// finished or rewritten since it was read.
+    pub async fn rewrite_pending(&self, read: &Submission, sender: &str, body: &[u8]) -> Result<bool, Error> {
+        let (_, old_hash) = pack(&read.body)?;
+        let (body, hash) = pack(body)?;
+        let blob = |hash: [u8; 32]| AttributeValue::B(Blob::new(hash.as_slice()));
+        let update =
+            self.client().await.update_item().table_name(&self.settings.table).set_key(Some(pending_key(read.id)));
+        let result = update
+            .update_expression("set #sender = :sender, #body = :body, #hash = :hash")
+            .condition_expression("#hash = :old and #sender = :old_sender")
+            .expression_attribute_values(":old_sender", AttributeValue::S(read.sender.clone()))
+            .expression_attribute_names("#sender", "sender")
+            .expression_attribute_names("#body", "body")
+            .expression_attribute_names("#hash", "hash")
+            .expression_attribute_values(":sender", AttributeValue::S(sender.to_owned()))
+            .expression_attribute_values(":body", body)
+            .expression_attribute_values(":hash", blob(hash))
+            .expression_attribute_values(":old", blob(old_hash))
+            .send()
+            .await
+            .map_err(|error| error.into_service_error());
+        took_effect("parking.rewrite_pending", result)
+    }
+
+    /// Puts other results, and another body where there is one, into a finished submission. Whether that took effect: not
+    /// where it has been removed or rewritten since it was read.
+    pub async fn rewrite_finished(
+        &self,
+        read: &Finished,
+        sender: &str,
+        results: &[u8],
+        body: Option<&[u8]>,
+    ) -> Result<bool, Error> {
+        let key = key(finished(read.id), read.id);
+        let update = self.client().await.update_item().table_name(&self.settings.table).set_key(Some(key));
+        let update = match body {
+            Some(body) => update
+                .update_expression("set #sender = :sender, #results = :results, #body = :body")
+                .expression_attribute_names("#body", "body")
+                .expression_attribute_values(":body", pack(body)?.0),
+            None => update.update_expression("set #sender = :sender, #results = :results"),
+        };
+        let result = update
+            .condition_expression("#results = :old and #sender = :old_sender")
+            .expression_attribute_values(":old_sender", AttributeValue::S(read.sender.clone()))
+            .expression_attribute_names("#sender", "sender")
+            .expression_attribute_names("#results", "results")
+            .expression_attribute_values(":sender", AttributeValue::S(sender.to_owned()))
+            .expression_attribute_values(":results", pack(results)?.0)
+            .expression_attribute_values(":old", read.stored.clone())
+            .send()
+            .await
+            .map_err(|error| error.into_service_error());
+        took_effect("parking.rewrite_finished", result)
+    }
+
+    /// Removes a submission that waits, if it does.
+    pub async fn forget(&self, id: Uuid) -> Result<(), Error> {
+        self.delete(pending_key(id)).await
+    }
+
+    /// Removes a finished submission, if it is there.
+    pub async fn forget_finished(&self, id: Uuid) -> Result<(), Error> {
+        self.delete(key(finished(id), id)).await
+    }
+
+    async fn delete(&self, key: Item) -> Result<(), Error> {
+        let delete = self.client().await.delete_item().table_name(&self.settings.table).set_key(Some(key));
         let answer = delete.send().await;
         answer.map(drop).map_err(|error| away("parking.forget", error.into_service_error()))
     }
@@ -345,6 +479,15 @@ fn away(context: &'static str, error: impl std::error::Error + Send + Sync + 'st
     Error::unavailable(context, error)
 }
 
+/// Whether a change was made, or refused by its condition.
+fn took_effect<T>(context: &'static str, result: Result<T, UpdateItemError>) -> Result<bool, Error> {
+    match result {
+        Ok(_) => Ok(true),
+        Err(error) if error.is_conditional_check_failed_exception() => Ok(false),
+        Err(error) => Err(away(context, error)),
+    }
+}
+
 /// Compressed, and a hash by which it is known again.
 fn pack(bytes: &[u8]) -> Result<(AttributeValue, [u8; 32]), Error> {
     let packed = gzip::compress(bytes).filter(|packed| packed.len() <= MOST_BYTES);
@@ -368,6 +511,21 @@ fn read_pending(item: &Item) -> Option<Submission> {
         accepted_at: moment(item)?,
         body: unpack(item, "body")?,
         attempts: number(item, "attempts").and_then(|attempts| attempts.try_into().ok())?,
+    })
+}
+
+fn read_finished(item: &Item) -> Option<Finished> {
+    Some(Finished {
+        id: id(item)?,
+        sender: text(item, "sender")?.to_owned(),
+        accepted_at: moment(item)?,
+        outcome: text(item, "status").and_then(Outcome::of)?,
+        results: unpack(item, "results")?,
+        body: match item.contains_key("body") {
+            true => Some(unpack(item, "body")?),
+            false => None,
+        },
+        stored: item.get("results")?.clone(),
     })
 }
 

@@ -50,7 +50,7 @@ const CANARY: &str = "";
 /// What is parked of a batch, beside its sender.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Batch {
+pub(crate) struct Batch {
     /// Whether the sender may act for others.
     service: bool,
     /// How old an event was allowed to be when it was accepted.
@@ -58,7 +58,8 @@ struct Batch {
     /// Parked by ourselves to prove that all of this works.
     #[serde(default)]
     canary: bool,
-    events: Vec<ProgressEvent>,
+    /// What was sent, each with its learner.
+    pub(crate) events: Vec<ProgressEvent>,
 }
 
 /// What became of a batch when it came in.

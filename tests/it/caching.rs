@@ -196,6 +196,7 @@ async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it(kind: Kind)
         visibility: Generation("{race}:visibility".to_owned()),
         fresh_for: Duration::from_secs(60),
         is_shared: true,
+        own: None,
     };
     let load = async |body: &str| Ok::<_, Error>(Document::from(body.to_owned()));
     // Both with a generation that nobody has set yet and with one that is there.

@@ -228,6 +228,7 @@ fn slot(generations: usize) -> Slot {
         visibility: Generation(format!("{{{tag}}}:visibility")),
         fresh_for: Duration::from_secs(60),
         is_shared: false,
+        own: None,
     }
 }
 

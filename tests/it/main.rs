@@ -25,6 +25,7 @@ mod migrations;
 mod model;
 mod own_servers;
 mod parking;
+mod personal_data;
 mod real_input;
 mod recording;
 mod redis_cluster;

@@ -141,7 +141,7 @@ async fn recording_in_a_course_of_very_many_learners_looks_at_the_learner_alone(
 
 /// Collects what is logged.
 #[derive(Clone, Default)]
-struct Sink(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Sink(pub(crate) Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,0 +1,1 @@
+-- Nothing that V22's binaries write is new: V22 is an index.
