@@ -490,8 +490,12 @@ impl World {
     // ---- What is shown
 
     async fn check(&self) {
+        let mut rows = BTreeMap::new();
         for name in LEARNERS {
-            self.check_learner(name).await;
+            rows.insert(name, self.check_learner(name).await);
+        }
+        if self.step.is_multiple_of(4) {
+            self.check_roster(&rows).await;
         }
         let section = self.sections.keys().next().expect("a section");
         let answer = self.lectern.teacher("ada").get(&format!("/sections/{section}")).await;
@@ -503,7 +507,57 @@ impl World {
         }
     }
 
-    async fn check_learner(&self, name: &'static str) {
+    /// The whole roster, and each range of progress, against what each learner has been shown.
+    async fn check_roster(&self, summaries: &BTreeMap<&str, Value>) {
+        let whole = self.roster("").await;
+        self.equal(&whole.len(), &(LEARNERS.len() + self.crowd), "learners on the roster");
+        let heard: Vec<_> =
+            whole.iter().map(|row| time(&row["lastActivityAt"]).or_else(|| time(&row["enrolledAt"]))).collect();
+        assert!(heard.is_sorted_by(|one, next| one >= next), "the order of the roster at {}", self.place());
+        for row in &whole {
+            let Some(summary) = row["userId"].as_str().and_then(|name| summaries.get(name)) else { continue };
+            let status =
+                if self.learners[row["userId"].as_str().expect("a name")].is_active() { "active" } else { "cancelled" };
+            self.equal(&row["status"], &json!(status), "a status on the roster");
+            for key in ["completedSections", "totalSections", "totalTimeSpent", "completionPercentage", "completedAt"] {
+                self.equal(&row[key], &summary[key], key);
+            }
+        }
+        let mut found = 0;
+        for (range, percentages) in [
+            ("0", 0.0..=0.0),
+            ("1-25", 0.01..=25.0),
+            ("26-50", 25.01..=50.0),
+            ("51-75", 50.01..=75.0),
+            ("76-99", 75.01..=99.99),
+            ("100", 100.0..=100.0),
+        ] {
+            let rows = self.roster(&format!("&progress={range}")).await;
+            found += rows.len();
+            for row in &rows {
+                let percentage = row["completionPercentage"].as_f64().expect("a percentage");
+                assert!(percentages.contains(&percentage), "{percentage} in {range} at {}", self.place());
+            }
+        }
+        self.equal(&found, &if self.current().is_empty() { 0 } else { whole.len() }, "learners in all ranges");
+    }
+
+    async fn roster(&self, filter: &str) -> Vec<Value> {
+        let teacher = self.lectern.teacher("ada");
+        let (mut rows, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("/courses/{}/enrollments?limit=100{filter}{cursor}", self.course);
+            let page = teacher.get(&path).await.expect(StatusCode::OK);
+            rows.extend(page["enrollments"].as_array().expect("learners").clone());
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return rows,
+            }
+        }
+    }
+
+    /// Answers the summary.
+    async fn check_learner(&self, name: &'static str) -> Value {
         let (learner, caller, current) = (&self.learners[name], self.lectern.learner(name), self.current());
         let (summary, outline) = (format!("/courses/{}/progress", self.course), format!("/me/courses/{}", self.course));
         let (summary, outline, home) =
@@ -562,6 +616,7 @@ impl World {
             }
         }
         self.equal(&shown, &expected, "the outline");
+        summary
     }
 
     fn check_new(&self, learner: &Learner, current: &[String], shown: &Value) {

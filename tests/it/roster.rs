@@ -321,7 +321,9 @@ async fn learners_behind_an_edited_tree_are_counted_by_todays() {
     for (set, user) in learners.iter().enumerate().skip(1) {
         complete(&lectern, user, &sections_of(set), 1_000 + set as i64).await;
     }
-    lectern.sql("update enrollments set status = 'cancelled' where user_id like 'set-%4'").await;
+    let cancel = "update enrollments set status = 'cancelled', active_during = closed_v1(active_during, now())
+        where user_id like 'set-%4'";
+    lectern.sql(cancel).await;
     let edit = async |change: &str, sections: &str, by: i64| {
         let edit = format!(
             "update sections set {change} where id in ({sections});
