@@ -73,6 +73,8 @@ begin
             where forgotten.user_id = learner
             order by forgotten.event_id
             limit most
+            -- Another erasure may be at the same rows: what it has taken is passed over, not counted as nothing left.
+            for update
         ));
         get diagnostics erased_events = row_count;
     end if;
@@ -86,6 +88,7 @@ begin
                 where used.owner_id = learner
                 order by used.idempotency_key
                 limit most
+                for update
             ))
             returning course_creations.course_id
         ), forgotten as (
@@ -102,6 +105,7 @@ begin
             where used.user_id = learner
             order by used.idempotency_key
             limit most
+            for update
         ));
         get diagnostics erased_additions = row_count;
 

@@ -204,7 +204,15 @@ const COMPUTE: Statement = Statement {
         ), counted as (
             update courses set enrollment_count = figures.total_enrollments
             from figures
-            where courses.id = figures.course_id and courses.enrollment_count <> figures.total_enrollments
+            where courses.id = figures.course_id and courses.id = any (array(
+                -- In the order in which everybody locks several courses.
+                select recounted.id
+                from courses as recounted
+                join figures on figures.course_id = recounted.id
+                where recounted.enrollment_count <> figures.total_enrollments
+                order by recounted.id
+                for no key update of recounted
+            ))
             returning courses.id
         )
         select

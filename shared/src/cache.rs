@@ -99,6 +99,11 @@ impl Source {
     }
 }
 
+/// A key beside another one, on which a writer tries now and then whether the server takes writes.
+pub fn probe(key: &str) -> String {
+    format!("{key}:written")
+}
+
 /// The key of something that many entries depend on. All keys of one entry carry the same hash tag.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation(pub String);

@@ -271,7 +271,7 @@ async fn replace_in(
     lessons: &[Lesson],
 ) -> Result<String, Error> {
     let edit = Edit::begin(session, caller, course).await?;
-    if edit.version != version + 1 {
+    if edit.version - 1 != version {
         return Err(edits::stale_in(session, course, version).await?);
     }
     let held = Held::read(session, course, lessons).await?;

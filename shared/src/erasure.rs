@@ -55,8 +55,8 @@ const FINISH: Statement = Statement {
 ///    tell whose a result is. A drainer that has read a batch before cannot finish it any more ([`crate::parking`]).
 /// 2. PostgreSQL. What is recorded before is erased with the rest; what comes later, by a drainer too, finds no enrollment
 ///    and counts for nothing.
-/// 3. A pause for those who had written before that.
-/// 4. What is parked, once more: what was put or rejected meanwhile.
+/// 3. A pause for those who had written before that, or had not committed yet.
+/// 4. What is parked, once more: what was put or rejected meanwhile. And PostgreSQL; from 3 again if there was anything.
 /// 5. Redis, which is filled from PostgreSQL alone, and so for the last time before 2.
 pub async fn erase(app: &App, user: &str, now: DateTime<Utc>) -> Result<(), Error> {
     let deadline = Instant::now() + BUDGET;
@@ -64,10 +64,13 @@ pub async fn erase(app: &App, user: &str, now: DateTime<Utc>) -> Result<(), Erro
     let id = ids::new_id();
     let mut submissions = traces::erase(app, user, deadline).await?;
     erase_rows(app, user, id, now, deadline).await?;
-    if app.parking.is_some() || app.config.redis.is_some() {
+    loop {
         sleep_until((Instant::now() + SETTLING).into()).await;
+        submissions += traces::erase(app, user, deadline).await?;
+        if !erase_rows(app, user, id, now, deadline).await? {
+            break;
+        }
     }
-    submissions += traces::erase(app, user, deadline).await?;
     erase_keys(app, user, deadline).await?;
     let submissions = i64::try_from(submissions).unwrap_or(i64::MAX);
     let params: [Param<'_>; 3] = [(&id, Type::UUID), (&now, Type::TIMESTAMPTZ), (&submissions, Type::INT8)];
@@ -75,8 +78,9 @@ pub async fn erase(app: &App, user: &str, now: DateTime<Utc>) -> Result<(), Erro
     Ok(())
 }
 
-/// Part by part, until a look has found nothing: only then was nothing written between two parts.
-async fn erase_rows(app: &App, user: &str, id: Uuid, now: DateTime<Utc>, deadline: Instant) -> Result<(), Error> {
+/// Part by part, until a look has found nothing: only then was nothing written between two parts. Says whether there was
+/// anything.
+async fn erase_rows(app: &App, user: &str, id: Uuid, now: DateTime<Utc>, deadline: Instant) -> Result<bool, Error> {
     let params: [Param<'_>; 5] = [
         (&user, Type::TEXT),
         (&id, Type::UUID),
@@ -84,13 +88,15 @@ async fn erase_rows(app: &App, user: &str, id: Uuid, now: DateTime<Utc>, deadlin
         (&MOST_ENROLLMENTS, Type::INT4),
         (&MOST_ROWS, Type::INT4),
     ];
+    let mut had_any = false;
     loop {
         in_time(deadline)?;
         let rows = app.db.query_within(STATEMENT_BUDGET, ERASE, &params, Repeat::Safe).await?;
         let erased: Option<i32> = rows.first().map(|row| column(row, "erased")).transpose()?;
         if erased == Some(0) {
-            return Ok(());
+            return Ok(had_any);
         }
+        had_any = true;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     access::{Access, access_column},
     app::App,
     auth::Caller,
-    cache::{Document, Generation, Slot, Source},
+    cache::{self, Document, Generation, Slot, Source},
     courses,
     db::{Param, Repeat, Statement, column},
     error::{Error, reason},
@@ -113,10 +113,13 @@ fn summary_key(version: u8, user: &str, course: Uuid, admin: bool) -> String {
 }
 
 /// Every key under which something of a learner in a course is cached, by binaries of before too.
-pub fn keys(user: &str, course: Uuid) -> [String; 5] {
-    let [[v1, v1_admin], [v2, v2_admin]] =
-        [1, 2].map(|version| [false, true].map(|admin| summary_key(version, user, course, admin)));
-    [generation(user, course).0, v1, v1_admin, v2, v2_admin]
+pub fn keys(user: &str, course: Uuid) -> Vec<String> {
+    let mut keys = vec![generation(user, course).0];
+    for (version, admin) in [(1, false), (1, true), (2, false), (2, true)] {
+        let key = summary_key(version, user, course, admin);
+        keys.extend([cache::probe(&key), key]);
+    }
+    keys
 }
 
 /// The caller's summary of a course, with the point to resume at.

@@ -178,8 +178,7 @@ fn without(theirs: &[usize], count: usize) -> Remedy {
 /// Whether bytes that nobody can read name a user.
 fn mentions(bytes: &[u8], user: &str) -> bool {
     let quoted = serde_json::Value::from(user).to_string();
-    let escaped = quoted.trim_matches('"');
-    [user, escaped].iter().any(|name| bytes.windows(name.len()).any(|part| part == name.as_bytes()))
+    bytes.windows(quoted.len()).any(|part| part == quoted.as_bytes())
 }
 
 /// The events of the learner among those that finished batches of others speak of, by sender and id.
@@ -439,6 +438,8 @@ mod tests {
         assert!(mentions(br#"{"userId":"O\"Neil"}"#, "O\"Neil"));
         assert!(mentions(br#"{"userId":"O'Neil"}"#, "O'Neil"));
         assert!(!mentions(br#"{"userId":"O'Neil"}"#, "Shea"));
+        // A name that is part of another one, or of a key.
+        assert!(!mentions(br#"{"userId":"O'Neil"}"#, "Neil") && !mentions(br#"{"userId":"O'Neil"}"#, "user"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::process::Command;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::home::Home;
 use super::process::{Server, command_line, end_leftover, is_alive, new_password, on_free_port, run_to_end};
@@ -148,13 +148,16 @@ impl Postgres {
         let deadline = Instant::now() + START_PATIENCE;
         loop {
             self.server.check()?;
-            match connect(&url).await {
-                Ok(_) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(self.server.quoting_log(&format!("PostgreSQL does not get ready ({error})")));
-                }
-                Err(_) => sleep(GLANCE).await,
+            // Whoever took the port while nobody listened there may accept and say nothing.
+            let reason = match timeout(CONNECT_PATIENCE, connect(&url)).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer".to_owned(),
+            };
+            if Instant::now() > deadline {
+                return Err(self.server.quoting_log(&format!("PostgreSQL does not get ready ({reason})")));
             }
+            sleep(GLANCE).await;
         }
     }
 }

@@ -122,7 +122,7 @@ impl Link {
         let commands = || {
             let mut pipeline = Pipeline::new();
             pipeline.add_command(command.clone());
-            pipeline.cmd("SET").arg(format!("{key}:written")).arg("1").arg("PX").arg(1_000).ignore();
+            pipeline.cmd("SET").arg(super::probe(key)).arg("1").arg("PX").arg(1_000).ignore();
             pipeline
         };
         let started = Instant::now();
