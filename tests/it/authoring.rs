@@ -755,7 +755,7 @@ async fn publish(lectern: &Lectern, title: &str, description: &str) {
 async fn a_search_finds_words_whatever_their_case_accents_and_order() {
     let lectern = Lectern::start().await;
     for (title, description) in [
-        ("Déjà-vu für Anfänger", "Ein Kurs."),
+        ("Déjà-vu für Anfänger", "Kurs"),
         ("Knots", "Three that hold, and one about déjà vu."),
         ("مرحبا بالعالم", "Arabic"),
         ("C++ and node.js", "Languages"),
@@ -771,8 +771,8 @@ async fn a_search_finds_words_whatever_their_case_accents_and_order() {
     assert_eq!(found(&lectern, "VU DÉJÀ").await, ["Déjà-vu für Anfänger", "Knots"]);
     assert_eq!(found(&lectern, "deja-vu").await.len(), 2);
     // Of the last word the beginning is enough, of the others it is not.
-    assert_eq!(found(&lectern, "fur anf").await, ["Déjà-vu für Anfänger"]);
-    assert!(found(&lectern, "anf fur").await.is_empty());
+    assert_eq!(found(&lectern, "fur anfang").await, ["Déjà-vu für Anfänger"]);
+    assert!(found(&lectern, "anfang fur").await.is_empty());
     assert_eq!(found(&lectern, "καλημερα").await, ["Καλημέρα"]);
     assert_eq!(found(&lectern, "مرحبا").await, ["مرحبا بالعالم"]);
     assert_eq!(found(&lectern, "js").await, ["C++ and node.js"]);
