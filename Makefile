@@ -41,7 +41,7 @@ chaos: need-cargo ## A load of 100 000 events while everything fails that can, s
 	  chaos::nothing_is_lost_or_doubled_whatever_fails --nocapture
 
 .PHONY: check
-check: fmt clippy doc deny sql template spelling ## All that can be said about the code without running it
+check: fmt clippy doc deny sql template spelling link ## All that can be said about the code without running it
 
 ##@ Parts of check
 
@@ -56,6 +56,11 @@ clippy: need-cargo ## Lints; a warning is an error
 .PHONY: doc
 doc: need-cargo ## The documentation builds and its links lead somewhere
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --workspace
+
+# Tests call the functions as libraries; only this makes programs of them.
+.PHONY: link
+link: need-cargo ## Every function becomes a program
+	cargo build --workspace --bins
 
 # Advisories are not in it: their database cannot be had everywhere, and a check must say the same to everybody.
 .PHONY: deny

@@ -104,7 +104,8 @@ where
         xray_trace_id: context.xray_trace_id.clone(),
     };
     Invocation::scope(trace, |invocation| async move {
-        let result = AssertUnwindSafe(async { handle(app, request).await }).catch_unwind().await;
+        // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
+        let result = AssertUnwindSafe(async { Box::pin(handle(app, request)).await }).catch_unwind().await;
         let result = result.unwrap_or(Err(Error::Internal { context: "panic", source: None }));
         let result = result.and_then(|response| match context.known_copy(&response) {
             Some(etag) => Ok(not_modified(response, etag)),

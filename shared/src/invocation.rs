@@ -57,7 +57,8 @@ where
     Fut: Future<Output = Result<Value, Error>>,
 {
     Invocation::scope(trace, |invocation| async move {
-        let result = handle(app, event, deadline).await;
+        // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
+        let result = Box::pin(handle(app, event, deadline)).await;
         if let Err(error) = &result {
             tracing::error!(code = error.code(), error = telemetry::chain(error), "invocation failed");
         }
