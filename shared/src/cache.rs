@@ -219,14 +219,15 @@ impl Cache {
     pub async fn erase(&self, keys: &[String]) -> Result<(), Error> {
         let Some(redis) = self.0.as_ref().filter(|_| !keys.is_empty()) else { return Ok(()) };
         let keys: Vec<String> = keys.iter().map(|key| redis.key(key)).collect();
-        for _ in 1..ERASE_ATTEMPTS {
+        for attempt in 0..ERASE_ATTEMPTS {
+            if attempt > 0 {
+                sleep(ERASE_PAUSE).await;
+            }
             if redis.link.tell("erase", &keys, |key| Cmd::unlink(key)).await.is_ok() {
                 return Ok(());
             }
-            sleep(ERASE_PAUSE).await;
         }
-        let told = redis.link.tell("erase", &keys, |key| Cmd::unlink(key)).await;
-        told.map_err(|_| Error::Unavailable { context: "Redis: keys have to be erased", source: None })
+        Err(Error::Unavailable { context: "Redis: keys have to be erased", source: None })
     }
 }
 

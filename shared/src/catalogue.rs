@@ -21,7 +21,7 @@ const FRESH_FOR: Duration = Duration::from_secs(300);
 /// Characters that may be searched for.
 const MOST_TYPED: usize = 200;
 
-/// The columns of a listed course.
+/// The course at hand as lists show it, and more keys.
 macro_rules! listed_json {
     ($more:literal) => {
         concat!(
@@ -32,10 +32,12 @@ macro_rules! listed_json {
                 'createdAt', rfc3339_v1(courses.created_at), 'publishedAt', rfc3339_v1(courses.published_at),
                 'lessonCount', courses.lesson_count, 'enrollmentCount', courses.enrollment_count",
             $more,
-            ")::text as item, courses.id"
+            ")"
         )
     };
 }
+
+pub(crate) use listed_json;
 
 /// A page of published courses in one order; $1 difficulty, $2 and $3 the keys to go on behind, $4 the number of rows.
 macro_rules! published {
@@ -43,7 +45,7 @@ macro_rules! published {
         concat!(
             "select ",
             listed_json!(""),
-            ", ",
+            "::text as item, courses.id, ",
             $key,
             " as key from ",
             $from,
@@ -128,7 +130,7 @@ const LIST_AUTHORED: Statement = Statement {
         listed_json!(
             ", 'status', courses.status, 'version', courses.version, 'updatedAt', rfc3339_v1(courses.updated_at)"
         ),
-        ", courses.created_at as key from courses
+        "::text as item, courses.id, courses.created_at as key from courses
         where courses.owner_id = $5 and ($1 is null or courses.status = $1)
             and ($2 is null or (courses.created_at, courses.id) < ($2, $3))
         order by courses.created_at desc, courses.id desc

@@ -10,10 +10,11 @@ use uuid::Uuid;
 use crate::{
     app::App,
     cache::Document,
+    catalogue,
     db::{Param, Repeat, Statement, column},
     error::Error,
     ids,
-    page::Cursor,
+    page::{self, Cursor},
     traces,
 };
 
@@ -39,7 +40,8 @@ const COURSES: usize = 4;
 /// the cursor on. Figures come from `standings_v1`.
 const ROWS: Statement = Statement {
     name: "export.rows",
-    sql: "with found as (
+    sql: concat!(
+        "with found as (
             (
                 select 0 as list, standings.course_id as id, null::uuid as second, null::timestamptz as moment,
                     json_build_object(
@@ -103,15 +105,12 @@ const ROWS: Statement = Statement {
             union all
             (
                 select 4, courses.id, null, courses.created_at,
-                    json_build_object(
-                        'id', courses.id, 'title', courses.title, 'description', courses.description,
-                        'difficulty', courses.difficulty, 'imageUrl', courses.image_url,
-                        'estimatedHours', courses.estimated_hours, 'status', courses.status,
-                        'isPublished', courses.status = 'published', 'version', courses.version,
-                        'createdAt', rfc3339_v1(courses.created_at), 'updatedAt', rfc3339_v1(courses.updated_at),
-                        'publishedAt', rfc3339_v1(courses.published_at), 'lessonCount', courses.lesson_count,
-                        'sectionCount', courses.section_count, 'enrollmentCount', courses.enrollment_count
-                    )::text
+                    ",
+        catalogue::listed_json!(
+            ", 'status', courses.status, 'version', courses.version, 'updatedAt', rfc3339_v1(courses.updated_at),
+            'sectionCount', courses.section_count"
+        ),
+        "::text
                 from courses
                 where courses.owner_id = $1
                     and ($2 < 4 or $5 is null or (courses.created_at, courses.id) < ($5, $3))
@@ -133,22 +132,13 @@ const ROWS: Statement = Statement {
         select placed.list, placed.id, placed.second, placed.moment, placed.item, placed.found
         from placed
         where placed.place <= $6 and (placed.bytes <= $7 or placed.place = 1)
-        order by placed.place",
+        order by placed.place"
+    ),
 };
-
-/// How many rows a page may have.
-pub fn limit(text: Option<&str>) -> Result<u32, Error> {
-    let Some(text) = text else { return Ok(MOST_ROWS) };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(limit @ 1..=MOST_ROWS) if digits => Ok(limit),
-        _ => Err(Error::invalid_parameter("limit", format!("must be a whole number from 1 to {MOST_ROWS}"))),
-    }
-}
 
 /// A page of all that is kept under a user id; a user of whom nothing is known has empty lists.
 pub async fn export(app: &App, user: &str, limit: Option<&str>, cursor: Option<&str>) -> Result<Document, Error> {
-    let most = self::limit(limit)? as usize;
+    let most = page::limit_within(limit, MOST_ROWS, MOST_ROWS)? as usize;
     let name = format!("learners/{}", ids::hashed(user));
     let start = Cursor::decode(&name, cursor)?.map(|cursor| Place::read(&cursor)).transpose()?;
     let deadline = Instant::now() + BUDGET;

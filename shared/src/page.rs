@@ -28,11 +28,16 @@ const MOST_MICROS: u64 = 100_000_000_000_000_000;
 
 /// The `limit` parameter.
 pub fn limit(text: Option<&str>) -> Result<u32, Error> {
-    let Some(text) = text else { return Ok(DEFAULT_LIMIT) };
+    limit_within(text, DEFAULT_LIMIT, MOST)
+}
+
+/// The same where pages are of another size.
+pub fn limit_within(text: Option<&str>, default: u32, most: u32) -> Result<u32, Error> {
+    let Some(text) = text else { return Ok(default) };
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
-        Ok(limit @ 1..=MOST) if digits => Ok(limit),
-        _ => Err(Error::invalid_parameter("limit", format!("must be a whole number from 1 to {MOST}"))),
+        Ok(limit) if digits && (1..=most).contains(&limit) => Ok(limit),
+        _ => Err(Error::invalid_parameter("limit", format!("must be a whole number from 1 to {most}"))),
     }
 }
 

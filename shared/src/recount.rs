@@ -132,8 +132,12 @@ impl Settled {
 /// It may be stopped anywhere and run beside itself: each batch is a transaction that takes whoever is still behind. A
 /// course that cannot be done stops no other.
 pub async fn settle(app: &App, deadline: Instant) -> Result<Option<Settled>, Error> {
+    let waiting = app.db.query(WAITING, &[], Repeat::Safe).await?;
+    if waiting.is_empty() {
+        return Ok(None);
+    }
     let mut done = Settled::default();
-    for row in app.db.query(WAITING, &[], Repeat::Safe).await? {
+    for row in waiting {
         let course = column(&row, "course_id")?;
         if let Err(error) = settle_course(app, course, column(&row, "tree_version")?, deadline, &mut done).await {
             tracing::warn!(%course, error = telemetry::chain(&error), "learners were not counted by their new tree");

@@ -12,28 +12,10 @@ use shared::{
 
 use crate::{
     redis_servers,
-    support::{Course, Kind, Lectern, event},
+    support::{Course, Kind, Lectern, event, on_a_node_and_on_a_cluster},
 };
 
 const OK: StatusCode = StatusCode::OK;
-
-/// Makes two tests of each, one for either kind of cache.
-macro_rules! on_a_node_and_on_a_cluster {
-    ($($test:ident,)+) => {
-        mod on_a_node {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Kind::Node).await;
-            })+
-        }
-        mod on_a_cluster {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Kind::Cluster).await;
-            })+
-        }
-    };
-}
 
 on_a_node_and_on_a_cluster! {
     a_second_read_is_a_hit_with_the_same_bytes_and_headers,

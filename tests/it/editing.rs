@@ -34,7 +34,8 @@ pub(crate) async fn put(teacher: &Caller<'_>, course: &str, version: i64, tree: 
     Answer::of(request.header("if-match", format!("\"v{version}\"")).json(tree)).await
 }
 
-async fn append(teacher: &Caller<'_>, course: &str, key: &str, lessons: &Value) -> Answer {
+/// `POST …/lessons`.
+pub(crate) async fn append(teacher: &Caller<'_>, course: &str, key: &str, lessons: &Value) -> Answer {
     let request = teacher.request(Method::POST, &format!("/courses/{course}/lessons"));
     Answer::of(request.header("idempotency-key", key).json(&json!({ "lessons": lessons }))).await
 }

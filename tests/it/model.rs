@@ -10,13 +10,13 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
-use reqwest::{Method, StatusCode};
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    editing::{crowd, put},
-    support::{Answer, Lectern, course_body, environment},
+    editing::{append, crowd, put},
+    support::{Lectern, course_body, environment},
 };
 
 const STEPS: usize = 120;
@@ -347,9 +347,7 @@ impl World {
         lesson["order"] = order.into();
         let from = Utc::now();
         let teacher = self.lectern.teacher("ada");
-        let request = teacher.request(Method::POST, &format!("/courses/{}/lessons", self.course));
-        let request = request.header("idempotency-key", Uuid::now_v7().to_string());
-        let answer = Answer::of(request.json(&json!({"lessons": [lesson]}))).await;
+        let answer = append(&teacher, &self.course, &Uuid::now_v7().to_string(), &json!([lesson])).await;
         // The places of an edit start at 1 and leave no gap among lessons.
         let outline = answer.expect(StatusCode::CREATED);
         self.version += 1;

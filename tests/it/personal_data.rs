@@ -20,7 +20,9 @@ use uuid::Uuid;
 use crate::{
     redis_servers,
     resilience::Sink,
-    support::{Answer, Caller, Course, Kind, Lectern, NOWHERE, course_body, event, seconds_ago},
+    support::{
+        Answer, Caller, Course, Kind, Lectern, NOWHERE, course_body, event, on_a_node_and_on_a_cluster, seconds_ago,
+    },
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -29,24 +31,6 @@ const NO_CONTENT: StatusCode = StatusCode::NO_CONTENT;
 /// What Lectern may answer at the most.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const LISTS: [&str; 5] = ["enrollments", "progress", "events", "submissions", "authoredCourses"];
-
-/// Makes two tests of each, one for either kind of cache.
-macro_rules! on_a_node_and_on_a_cluster {
-    ($($test:ident,)+) => {
-        mod on_a_node {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Kind::Node).await;
-            })+
-        }
-        mod on_a_cluster {
-            $(#[tokio::test]
-            async fn $test() {
-                super::$test(super::Kind::Cluster).await;
-            })+
-        }
-    };
-}
 
 on_a_node_and_on_a_cluster! {
     nothing_is_left_of_who_was_erased_and_nothing_of_others_is_touched,

@@ -130,6 +130,26 @@ impl Kind {
     }
 }
 
+/// Makes two tests of each, one for either kind of cache.
+macro_rules! on_a_node_and_on_a_cluster {
+    ($($test:ident,)+) => {
+        mod on_a_node {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Kind::Node).await;
+            })+
+        }
+        mod on_a_cluster {
+            $(#[tokio::test]
+            async fn $test() {
+                super::$test(super::Kind::Cluster).await;
+            })+
+        }
+    };
+}
+
+pub(crate) use on_a_node_and_on_a_cluster;
+
 /// A parking table that no other test uses.
 pub(crate) async fn parking() -> Parking {
     let parking = Parking {
