@@ -71,6 +71,7 @@ pub const ALL: &[Migration] = migrations![
     "V21__index_enrollments_by_standing",
     "V22__index_cancelled_enrollments",
     "V23__erasing_learners",
+    "V24__compress_texts_with_lz4",
 ];
 
 impl Migration {
