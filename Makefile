@@ -12,7 +12,13 @@ SEED ?=
 # More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
 ARGS ?=
 
+# Sizes of database for the benchmark: s, m and l; see bench/src/scale.rs.
+SCALE ?= s m
+
 FUNCTIONS := $(notdir $(wildcard functions/*))
+# Those that speak to DynamoDB are built apart: in one build, every function would have what the AWS SDK asks of hyper.
+PARKING := $(patsubst functions/%/Cargo.toml,%,$(shell grep -l '"parking"' functions/*/Cargo.toml))
+PLAIN := $(filter-out $(PARKING),$(FUNCTIONS))
 MIGRATIONS := $(wildcard migrations/V*.sql)
 
 TOOLS := .lectern/tools
@@ -87,6 +93,24 @@ template: $(VENV)/.check ## template.yaml, as CloudFormation, SAM and the server
 spelling: $(VENV)/.check ## Typing errors in code and text
 	$(VENV)/bin/typos
 
+##@ Speed
+
+.PHONY: bench
+bench: binaries ## The table of docs/PERFORMANCE.md, on databases of SCALE="s m" (l takes 20 GB and half an hour)
+	@cargo lectern with-services --keep bench -- target/release/bench run $(SCALE)
+
+.PHONY: bench-data
+bench-data: need-cargo ## Fills the benchmark's databases anew (SCALE=s, m or l)
+	cargo build --release --package bench
+	@cargo lectern with-services --keep bench -- \
+	  bash -c 'for scale in $(SCALE); do target/release/bench data $$scale || exit 1; done'
+
+# Release builds take their time; CI makes this check beside `make check`.
+.PHONY: size
+size: binaries ## Size of every zip and instructions of every start, against bench/budget.json (needs valgrind)
+	@command -v valgrind >/dev/null || { echo "valgrind is missing. On Debian and Ubuntu: apt-get install valgrind" >&2; exit 1; }
+	@target/release/bench size
+
 ##@ Deploying
 
 .PHONY: build
@@ -94,14 +118,17 @@ build: binaries zips ## dist/<function>.zip for Lambda (ARCH=arm64 or x86_64), a
 
 .PHONY: binaries
 binaries: need-cargo ## target/release/<function>, built for this machine
-	cargo build --release $(addprefix --package ,$(FUNCTIONS))
+	cargo build --release --package bench $(addprefix --package ,$(PLAIN))
+	cargo build --release $(addprefix --package ,$(PARKING))
 
-# One call for all functions: their dependencies are compiled once and two of them are linked at a time. These are the
+# Few calls for all functions: their dependencies are compiled once and two of them are linked at a time. These are the
 # same builds that `sam build` asks for, so that `make deploy` finds them done.
 .PHONY: zips
 zips: need-cargo $(VENV)/.build ## dist/<function>.zip, each with its `bootstrap`
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release \
-	  --$(subst _,-,$(ARCH)) --output-format zip $(addprefix --package ,$(FUNCTIONS))
+	  --$(subst _,-,$(ARCH)) --output-format zip $(addprefix --package ,$(PLAIN))
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release \
+	  --$(subst _,-,$(ARCH)) --output-format zip $(addprefix --package ,$(PARKING))
 	@rm -rf dist && mkdir -p dist
 	@for function in $(FUNCTIONS); do \
 	  cp "$${CARGO_TARGET_DIR:-target}/lambda/$$function/bootstrap.zip" "dist/$$function.zip" || exit 1; \

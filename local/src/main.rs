@@ -10,12 +10,12 @@ use local::workspace::Workspace;
 use local::{note, run, with_services};
 
 const USAGE: &str = "usage: lectern run
-       lectern with-services -- <command> [arguments]
+       lectern with-services [--keep <name>] -- <command> [arguments]
 
 run            serves the whole API on http://127.0.0.1:${PORT:-3000}, with servers of its own unless DATABASE_URL and
                REDIS_URL name others
 with-services  runs a command beside a PostgreSQL and a Redis that live as long as it does; it finds them by
-               LECTERN_TEST_DATABASE_URL and LECTERN_TEST_REDIS_URL";
+               LECTERN_TEST_DATABASE_URL and LECTERN_TEST_REDIS_URL; with --keep the data stays, under that name";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -37,7 +37,14 @@ async fn execute(arguments: &[OsString]) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         (Some("with-services"), [dashes, command @ ..]) if dashes == "--" => {
-            with_services::with_services(&Workspace::find(Path::new("."))?, command).await.map(ExitCode::from)
+            with_services::with_services(&Workspace::find(Path::new("."))?, None, command).await.map(ExitCode::from)
+        }
+        (Some("with-services"), [keep, name, dashes, command @ ..]) if keep == "--keep" && dashes == "--" => {
+            let name = name.to_str().filter(|name| name.chars().all(|c| c.is_ascii_alphanumeric()));
+            let name = name.ok_or_else(|| Error::new("the name of what is kept has letters and digits only"))?;
+            with_services::with_services(&Workspace::find(Path::new("."))?, Some(name), command)
+                .await
+                .map(ExitCode::from)
         }
         _ => Err(Error::new(USAGE)),
     }

@@ -1,7 +1,7 @@
 //! `lectern with-services -- <command…>`: runs a command, usually the tests, beside servers of its own.
 //!
-//! A PostgreSQL, a Redis, a cluster of Redis and a stand-in for `DynamoDB`, which go away with it. It minds no other server, and no other run of
-//! itself.
+//! A PostgreSQL, a Redis, a cluster of Redis and a stand-in for `DynamoDB`, which go away with it. It minds no other
+//! server, and no other run of itself. With a name, what PostgreSQL holds is kept for the next run of that name.
 
 use std::ffi::OsString;
 use std::fs;
@@ -29,19 +29,24 @@ const REDIS_DATABASES: u32 = 10_000;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What begins the name of a run's directory.
 const RUN_PREFIX: &str = "test-";
+/// What begins the name of a directory that is kept.
+const KEPT_PREFIX: &str = "kept-";
 
 /// Runs the command and answers its exit code.
 ///
 /// # Errors
 /// When the servers or the command cannot be started.
-pub async fn with_services(workspace: &Workspace, command: &[OsString]) -> Result<u8> {
+pub async fn with_services(workspace: &Workspace, keep: Option<&str>, command: &[OsString]) -> Result<u8> {
     let (program, arguments) = command.split_first().ok_or_else(|| Error::new("say which command to run"))?;
     let mut signals = Signals::listen()?;
     let home = Home::prepare(&workspace.state()?).await?;
     home.notice().into_iter().for_each(note);
-    let run = Run::claim(&home, "").await?;
+    let run = match keep {
+        None => Run::claim(&home, "").await?,
+        Some(name) => Run::keep(&home, name)?,
+    };
     let servers = tokio::select! {
-        servers = Servers::start(&run.home, &home) => servers?,
+        servers = Servers::start(&run.home, &home, run.profile()) => servers?,
         signal = signals.next() => return Ok(exit_code_of(signal)),
     };
     let mut command = Command::new(program);
@@ -64,10 +69,10 @@ struct Servers {
 }
 
 impl Servers {
-    async fn start(home: &Home, tools: &Home) -> Result<Self> {
+    async fn start(home: &Home, tools: &Home, profile: Profile) -> Result<Self> {
         let redis_program = Program::find_or_fetch(tools).await?;
         let (postgres, redis, redis_cluster, dynamodb) = tokio::try_join!(
-            Postgres::start(home, Profile::Throwaway),
+            Postgres::start(home, profile),
             Redis::start(home, &redis_program, REDIS_DATABASES),
             Cluster::start(home, &redis_program),
             DynamoDb::start(None)
@@ -97,6 +102,7 @@ impl Servers {
 #[derive(Debug)]
 pub struct Run {
     home: Home,
+    is_kept: bool,
     _lock: Lock,
 }
 
@@ -111,7 +117,19 @@ impl Run {
         sweep(home).await?;
         let home = home.within(&format!("{RUN_PREFIX}{}{name}", std::process::id()))?;
         let lock = Lock::take(&home.path().join("lock"))?.map_err(|_| Error::new("another process has our id"))?;
-        Ok(Self { home, _lock: lock })
+        Ok(Self { home, is_kept: false, _lock: lock })
+    }
+
+    /// Takes the directory of a name, with what earlier runs have left in it.
+    fn keep(home: &Home, name: &str) -> Result<Self> {
+        let home = home.within(&format!("{KEPT_PREFIX}{name}"))?;
+        let lock = Lock::take(&home.path().join("lock"))?
+            .map_err(|_| Error::new(format!("{} is in use by another run", home.path().display())))?;
+        Ok(Self { home, is_kept: true, _lock: lock })
+    }
+
+    fn profile(&self) -> Profile {
+        if self.is_kept { Profile::Bulk } else { Profile::Throwaway }
     }
 
     /// Where its servers keep what is theirs.
@@ -123,6 +141,9 @@ impl Run {
     async fn clean_up(self) -> Result<()> {
         let path = self.home.path();
         redis::end_leftovers_in(&self.home).await?;
+        if self.is_kept {
+            return Ok(());
+        }
         fs::remove_dir_all(path).context(|| format!("{} could not be removed", path.display()))
     }
 }

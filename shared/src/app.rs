@@ -1,6 +1,8 @@
 //! What every invocation of a function shares: settings and connections. Building it connects to nothing.
 
-use crate::{cache::Cache, config::Config, db::Database, error::Error, parking::Parking};
+#[cfg(feature = "parking")]
+use crate::parking::Parking;
+use crate::{cache::Cache, config::Config, db::Database, error::Error};
 
 /// The function's environment, made once at start-up and passed to each invocation.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub struct App {
     /// Redis, or nothing.
     pub cache: Cache,
     /// `DynamoDB`, or nothing.
+    #[cfg(feature = "parking")]
     pub parking: Option<Parking>,
 }
 
@@ -20,12 +23,12 @@ impl App {
     pub fn new(config: Config) -> Result<Self, Error> {
         let db = Database::new(&config)?;
         let cache = Cache::new(config.redis.as_ref())?;
-        let parking = config.parking.clone().map(Parking::new);
-        Ok(Self { config, db, cache, parking })
-    }
-
-    /// Closes what is open, so that the servers need not find out by themselves.
-    pub fn close(&self) {
-        self.db.close();
+        Ok(Self {
+            #[cfg(feature = "parking")]
+            parking: config.parking.clone().map(Parking::new),
+            config,
+            db,
+            cache,
+        })
     }
 }

@@ -37,6 +37,7 @@ macro_rules! listed_json {
     };
 }
 
+#[cfg(feature = "parking")]
 pub(crate) use listed_json;
 
 /// A page of published courses in one order; $1 difficulty, $2 and $3 the keys to go on behind, $4 the number of rows.

@@ -13,7 +13,6 @@
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
 //! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
 //! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
-//! | `GRACEFUL_SHUTDOWN` | `false` | `true` closes connections on SIGTERM; costs the registration of an extension |
 
 use std::{fmt, time::Duration};
 
@@ -45,8 +44,6 @@ pub struct Config {
     pub groups_claim: String,
     /// Statements slower than this are warned of.
     pub slow_statement: Duration,
-    /// Whether connections are closed on SIGTERM.
-    pub graceful_shutdown: bool,
 }
 
 /// Where answers are cached.
@@ -106,7 +103,6 @@ impl Config {
             progress_max_event_age_days: 30,
             groups_claim: "cognito:groups".to_owned(),
             slow_statement: Duration::from_secs(1),
-            graceful_shutdown: false,
         }
     }
 
@@ -145,7 +141,6 @@ impl Config {
             ),
             groups_claim: env.text("GROUPS_CLAIM").unwrap_or_else(|| defaults.groups_claim.clone()),
             slow_statement: Duration::from_millis(env.number("SLOW_STATEMENT_MS", 1_000, 1..=600_000).into()),
-            graceful_shutdown: env.flag("GRACEFUL_SHUTDOWN"),
             ..defaults
         };
         if problems.is_empty() { Ok(config) } else { Err(ConfigError(problems)) }
@@ -256,17 +251,13 @@ mod tests {
             ("REDIS_URL", "secret"),
             ("AWS_ENDPOINT_URL_DYNAMODB", "secret"),
             ("PROGRESS_MAX_EVENT_AGE_DAYS", "0"),
-            ("GRACEFUL_SHUTDOWN", "yes"),
+            ("REDIS_CLUSTER", "yes"),
         ])
         .unwrap_err()
         .to_string();
-        for name in [
-            "DATABASE_URL",
-            "REDIS_URL",
-            "AWS_ENDPOINT_URL_DYNAMODB",
-            "PROGRESS_MAX_EVENT_AGE_DAYS",
-            "GRACEFUL_SHUTDOWN",
-        ] {
+        for name in
+            ["DATABASE_URL", "REDIS_URL", "AWS_ENDPOINT_URL_DYNAMODB", "PROGRESS_MAX_EVENT_AGE_DAYS", "REDIS_CLUSTER"]
+        {
             assert!(error.contains(name), "{error}");
         }
         assert!(!error.contains("secret"), "{error}");

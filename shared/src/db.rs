@@ -264,11 +264,6 @@ impl Database {
         let connection = self.checkout(name, deadline).await?;
         Ok(Session { db: self, connection: Some(connection), deadline })
     }
-
-    /// Closes idle connections and hands out no more.
-    pub fn close(&self) {
-        self.pool.close();
-    }
 }
 
 /// One connection held for several statements. Dropped before [`Session::commit`], the connection is thrown away, and

@@ -2,16 +2,22 @@
 
 use std::{borrow::Cow, convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use futures_util::FutureExt;
 use lambda_http::{
-    Adapter, Body, RequestExt, Response as HttpResponse, Service,
-    http::{HeaderName, HeaderValue, Method, StatusCode, header},
+    Body, RequestExt, Response as HttpResponse,
+    aws_lambda_events::apigw::ApiGatewayV2httpRequest,
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     request::{LambdaRequest, RequestContext},
 };
 use lambda_runtime::LambdaEvent;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use serde::de::IgnoredAny;
-use serde_json::{Value, json};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, IgnoredAny},
+    ser::SerializeStruct,
+};
+use serde_json::{Value, json, value::RawValue};
 use uuid::Uuid;
 
 use crate::{
@@ -64,19 +70,56 @@ where
     Fut: Future<Output = Result> + Send + 'static,
 {
     invocation::run(async move |app| {
-        let service = lambda_http::service_fn(move |request: Request| {
+        // Not `lambda_http::run`, with which all functions would carry tables of every character set.
+        let service = lambda_runtime::service_fn(move |event: LambdaEvent<Event>| {
             let (app, handle) = (app.clone(), handle.clone());
-            async move { Ok::<_, Infallible>(answer(app, request, handle).await) }
-        });
-        let adapter = Adapter::from(service);
-        let service = lambda_runtime::service_fn(move |mut event: LambdaEvent<LambdaRequest>| {
-            if let LambdaRequest::ApiGatewayV2(request) = &mut event.payload {
-                escape_query(&mut request.raw_query_string);
-            }
-            adapter.clone().call(event)
+            let LambdaEvent { payload: Event(mut event), context } = event;
+            escape_query(&mut event.raw_query_string);
+            let request = Request::from(LambdaRequest::ApiGatewayV2(event)).with_lambda_context(context);
+            async move { Ok::<_, Infallible>(Reply(answer(app, request, handle).await)) }
         });
         lambda_runtime::run_concurrent(service).await
     })
+}
+
+/// A request as API Gateway writes it: payload format 2.0.
+struct Event(ApiGatewayV2httpRequest);
+
+impl<'de> Deserialize<'de> for Event {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        // The runtime keeps track of the path to every value that it reads: better that it sees only one.
+        let text = Box::<RawValue>::deserialize(deserializer)?;
+        serde_json::from_str(text.get()).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// An answer as API Gateway reads it: payload format 2.0.
+struct Reply(Response);
+
+impl Serialize for Reply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let (body, is_base64) = match self.0.body() {
+            Body::Text(text) => (Cow::Borrowed(text.as_str()), false),
+            Body::Binary(bytes) => (STANDARD.encode(bytes).into(), true),
+            _ => (Cow::Borrowed(""), false),
+        };
+        let mut reply = serializer.serialize_struct("Reply", 4)?;
+        reply.serialize_field("statusCode", &self.0.status().as_u16())?;
+        reply.serialize_field("headers", &Headers(self.0.headers()))?;
+        reply.serialize_field("body", &body)?;
+        reply.serialize_field("isBase64Encoded", &is_base64)?;
+        reply.end()
+    }
+}
+
+/// One text for each name; no answer of ours has a header twice.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Serialize for Headers<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let texts = self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        serializer.collect_map(texts)
+    }
 }
 
 /// Escapes what a client left bare in its query and no URI may hold; `lambda_http` would panic over it.
@@ -591,6 +634,44 @@ mod tests {
 
     fn body(response: &Response) -> Value {
         serde_json::from_slice(response.body().as_ref()).unwrap()
+    }
+
+    #[test]
+    fn a_gateways_event_becomes_a_request_with_all_that_handlers_ask_for() {
+        let event = json!({
+            "version": "2.0", "routeKey": "POST /courses/{courseId}/lessons", "rawPath": "/courses/x/lessons",
+            "rawQueryString": "limit=2&q=a%20b",
+            "headers": {"content-type": "application/json", "idempotency-key": "key"},
+            "queryStringParameters": {"limit": "2", "q": "a b"}, "pathParameters": {"courseId": "x"},
+            "requestContext": {
+                "http": {"method": "POST", "path": "/courses/x/lessons", "protocol": "HTTP/1.1", "sourceIp": "192.0.2.1"},
+                "authorizer": {"jwt": {"claims": {"sub": "ada"}, "scopes": null}},
+                "requestId": "id-1", "routeKey": "POST /courses/{courseId}/lessons",
+            },
+            "body": "{\"a\":1}", "isBase64Encoded": false,
+        });
+        let Event(event) = serde_json::from_value(event).unwrap();
+        let request = Request::from(LambdaRequest::ApiGatewayV2(event));
+        assert_eq!((request.method(), route(&request)), (&Method::POST, "POST /courses/{courseId}/lessons"));
+        assert_eq!((query(&request, "limit"), query(&request, "q")), (Some("2"), Some("a b")));
+        assert_eq!(idempotency_key(&request).unwrap(), Some("key"));
+        assert_eq!(request.body().as_ref(), br#"{"a":1}"#);
+        assert!(serde_json::from_value::<Event>(json!({"routeKey": 7})).is_err());
+    }
+
+    #[test]
+    fn an_answer_is_written_as_the_gateway_reads_it() {
+        let reply = |response| serde_json::to_value(Reply(response)).unwrap();
+        let text =
+            with_header(json_response(StatusCode::CREATED, "{\"ü\":\"\"}".into()), header::LOCATION, "/courses/1");
+        let headers = json!({"content-type": "application/json", "location": "/courses/1"});
+        let body = "{\"ü\":\"\"}";
+        let expected = json!({"statusCode": 201, "headers": headers, "body": body, "isBase64Encoded": false});
+        assert_eq!(reply(text), expected);
+        let expected = json!({"statusCode": 200, "headers": {}, "body": "AAH/", "isBase64Encoded": true});
+        assert_eq!(reply(HttpResponse::new(Body::Binary(vec![0, 1, 255]))), expected);
+        let expected = json!({"statusCode": 204, "headers": {}, "body": "", "isBase64Encoded": false});
+        assert_eq!(reply(no_content()), expected);
     }
 
     #[test]

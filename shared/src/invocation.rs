@@ -89,10 +89,6 @@ where
             Ok(app) => Arc::new(app),
             Err(error) => return fail(&error),
         };
-        if app.config.graceful_shutdown {
-            let app = app.clone();
-            lambda_runtime::spawn_graceful_shutdown_handler(move || async move { app.close() }).await;
-        }
         match work(app).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(error.as_ref()),

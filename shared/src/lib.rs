@@ -9,6 +9,9 @@
 //!   [`auth`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
 //!
+//! What reaches `DynamoDB` is behind the feature `parking`: its client is larger than all else together, and half of the
+//! functions do without.
+//!
 //! Nouns use infrastructure, never the other way round; functions use nouns and never each other.
 
 pub mod access;
@@ -26,8 +29,10 @@ pub mod csv;
 pub mod db;
 pub mod edits;
 pub mod enrollments;
+#[cfg(feature = "parking")]
 pub mod erasure;
 pub mod error;
+#[cfg(feature = "parking")]
 pub mod export;
 pub mod generation;
 pub mod gzip;
@@ -38,12 +43,15 @@ pub mod learning;
 pub mod ledger;
 pub mod migrations;
 pub mod page;
+#[cfg(feature = "parking")]
 pub mod parking;
 pub mod progress;
 pub mod publication;
 pub mod recount;
 pub mod roster;
+#[cfg(feature = "parking")]
 pub mod submissions;
 pub mod telemetry;
+#[cfg(feature = "parking")]
 pub mod traces;
 pub mod tree;

@@ -34,6 +34,8 @@ pub enum Profile {
     Durable,
     /// For tests: nothing is ever waited for to reach the disk.
     Throwaway,
+    /// For much data that can be made again: as fast as memory, and lost in a crash.
+    Bulk,
 }
 
 impl Profile {
@@ -46,6 +48,15 @@ impl Profile {
                 "full_page_writes=off",
                 "max_connections=400",
                 "shared_buffers=256MB",
+            ],
+            Self::Bulk => &[
+                "fsync=off",
+                "synchronous_commit=off",
+                "full_page_writes=off",
+                "wal_level=minimal",
+                "max_wal_senders=0",
+                "max_wal_size=8GB",
+                "shared_buffers=2GB",
             ],
         }
     }

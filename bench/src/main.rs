@@ -1,0 +1,69 @@
+//! Speed, as ratios: Lectern's own binaries, next to what PostgreSQL, Redis and an empty function need for the same.
+//!
+//! `bench data <scale>` fills a database, `bench run <scale>…` prints the table, `bench size` checks what each function
+//! weighs and what its start costs against `bench/budget.json`. They find their servers as the tests do.
+
+mod calls;
+mod measure;
+mod pgbench;
+mod recorder;
+mod runtime;
+mod sample;
+mod scale;
+mod size;
+mod table;
+
+use std::{error::Error, process::ExitCode};
+
+/// What is done here succeeds, or somebody has to look.
+pub(crate) type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// A reason for that.
+pub(crate) fn failed(why: impl Into<String>) -> Box<dyn Error + Send + Sync> {
+    Box::from(why.into())
+}
+
+const USAGE: &str = "usage: bench data <s|m|l> | bench run <s|m|l>… | bench size [--update]";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match execute(&arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("bench: {}", shared::telemetry::chain(error.as_ref())));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn execute(arguments: &[String]) -> Fallible<()> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["data", name] => {
+            let (server, scale) = (server("DATABASE")?, scale::Scale::named(name)?);
+            let took = scale::fill(&server, scale).await?;
+            say(&format!("{} is filled, in {} s", scale.database(), took.as_secs()));
+            Ok(())
+        }
+        ["run", names @ ..] if !names.is_empty() => {
+            let scales = names.iter().map(|name| scale::Scale::named(name)).collect::<Fallible<Vec<_>>>()?;
+            measure::run(&server("DATABASE")?, &server("REDIS")?, &scales).await
+        }
+        ["size", rest @ ..] => size::check(rest == ["--update"]).await,
+        _ => Err(failed(USAGE)),
+    }
+}
+
+/// The address of a server that `lectern with-services` has started.
+#[expect(clippy::disallowed_methods, reason = "not a function of Lectern's: it has no configuration but this")]
+fn server(kind: &str) -> Fallible<String> {
+    let name = format!("LECTERN_TEST_{kind}_URL");
+    std::env::var(&name).map_err(|_| failed(format!("{name} is not set: `make bench` starts the servers")))
+}
+
+/// To whoever waits in front of the screen.
+#[expect(clippy::print_stderr, reason = "a command for people; stdout has the table alone")]
+pub(crate) fn say(line: &str) {
+    eprintln!("{line}");
+}

@@ -1,0 +1,93 @@
+//! The table, as Markdown.
+
+use crate::{
+    measure::{Measured, Report},
+    sample::Rounds,
+};
+
+/// Prints all of it.
+pub(crate) fn print(reports: &[Report]) {
+    for report in reports {
+        print_report(report);
+    }
+    for pair in reports.windows(2) {
+        print_growth(&pair[0], &pair[1]);
+    }
+}
+
+fn print_report(report: &Report) {
+    let scale = report.scale;
+    line(&format!("## {} courses, {} enrollments\n", scale.courses, scale.enrollments));
+    line("Milliseconds; the median of the rounds, in brackets the lowest and the highest round.\n");
+    line("| call | p50 | p99 | empty function | floor | ratio | limit | | CPU, µs | MB |");
+    line("|---|---|---|---|---|---|---|---|---|---|");
+    for call in &report.calls {
+        let limit = limit(call);
+        let (name, what) =
+            if call.cached { (format!("{}, cached", call.name), "CPU") } else { (call.name.clone(), "time") };
+        let cpu = if call.cached {
+            format!("{:.0} ({:.0})", call.cpu.median(), call.floor_cpu.median())
+        } else {
+            format!("{:.0}", call.cpu.median())
+        };
+        line(&format!(
+            "| `{name}` | {:.3} | {:.3} | {:.3} | {:.3} | {} {what} | {limit:.2} | {} | {cpu} | {:.1} |",
+            call.handler.median(),
+            call.worst.median(),
+            call.empty.median(),
+            call.floor.median(),
+            with_spread(&call.ratio, 2),
+            mark(call.ratio.median() <= limit),
+            call.resident,
+        ));
+    }
+    line("\n| ratio | | limit | |\n|---|---|---|---|");
+    for (name, rounds, limit) in &report.others {
+        line(&format!("| {name} | {} | {limit} | {} |", with_spread(rounds, 4), mark(rounds.median() <= *limit)));
+    }
+    line("\n| resident after | MB | limit | |\n|---|---|---|---|");
+    for (name, megabytes, limit) in &report.memory {
+        line(&format!("| `{name}` | {megabytes:.1} | {limit:.0} | {} |", mark(megabytes <= limit)));
+    }
+    line("\n| start of | to `/next`, ms | to the first answer, ms |\n|---|---|---|");
+    for (name, ready, answered) in &report.starts {
+        line(&format!("| {name} | {} | {} |", with_spread(ready, 1), with_spread(answered, 1)));
+    }
+    line("");
+}
+
+/// How much slower the larger database is.
+fn print_growth(small: &Report, large: &Report) {
+    let (small_name, large_name) = (small.scale.name.to_uppercase(), large.scale.name.to_uppercase());
+    line(&format!("| p50 at {large_name} ÷ p50 at {small_name} | | limit | |\n|---|---|---|---|"));
+    for (before, after) in small.calls.iter().zip(&large.calls) {
+        let ratio = after.handler.median() / before.handler.median();
+        let cached = if before.cached { ", cached" } else { "" };
+        line(&format!("| `{}{cached}` | {ratio:.2} | 1.3 | {} |", before.name, mark(ratio <= 1.3)));
+    }
+    line("");
+}
+
+fn limit(call: &Measured) -> f64 {
+    match (call.cached, call.is_write) {
+        (false, false) => 1.25,
+        _ => 1.3,
+    }
+}
+
+fn with_spread(rounds: &Rounds, digits: usize) -> String {
+    if rounds.0.is_empty() {
+        return "–".to_owned();
+    }
+    let (low, high) = rounds.spread();
+    format!("{:.digits$} ({low:.digits$}–{high:.digits$})", rounds.median())
+}
+
+fn mark(holds: bool) -> &'static str {
+    if holds { "✓" } else { "✗" }
+}
+
+#[expect(clippy::print_stdout, reason = "the table is what this program is for")]
+fn line(text: &str) {
+    println!("{text}");
+}
