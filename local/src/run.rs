@@ -50,7 +50,7 @@ pub async fn run(workspace: &Workspace, settings: &Settings) -> Result<()> {
     let listener = bind(settings.port).await?;
     let address = listener.local_addr().context(|| "the port is not known")?;
     lock.sign(&format!("process {}, http://{address}", std::process::id()))?;
-    telemetry::init(&LogSettings { json: false, level: settings.log_level.clone(), ..log_settings() });
+    telemetry::init(&LogSettings { json: false, metrics: false, level: settings.log_level.clone(), ..log_settings() });
     let template = Template::read(&workspace.template())?;
 
     // A signal may come while all this is still being made ready; what was started by then must be stopped, too.

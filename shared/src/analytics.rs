@@ -21,7 +21,7 @@ use crate::{
     error::{Error, reason},
     ledger,
     recount::{self, Settled},
-    telemetry,
+    telemetry::{self, Metric},
 };
 
 /// Learners count as active for so long after their last event.
@@ -341,6 +341,16 @@ impl Refreshed {
         }
         answer
     }
+
+    /// The same as metrics.
+    fn counted(self) -> Self {
+        let unsigned = |number: i64| number.try_into().unwrap_or_default();
+        telemetry::add(Metric::AnalyticsRefreshed, self.refreshed);
+        telemetry::add(Metric::AnalyticsFailed, self.failed);
+        telemetry::add(Metric::AnalyticsRemaining, unsigned(self.remaining));
+        telemetry::add(Metric::Drift, self.drift.map_or(0, unsigned));
+        self
+    }
 }
 
 /// Refreshes the courses that changed or are due, until all are done or the deadline is near.
@@ -358,7 +368,8 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
     }
     // Whoever failed or came in meanwhile is still marked.
     let remaining = count(app, REMAINING, as_of, None).await?;
-    Ok(Refreshed { refreshed: pass.refreshed, failed: pass.failed, remaining, as_of, recounted, drift: None })
+    let Pass { refreshed, failed, .. } = pass;
+    Ok(Refreshed { refreshed, failed, remaining, as_of, recounted, drift: None }.counted())
 }
 
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
@@ -376,8 +387,8 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
         tracing::error!(progress, enrollments, figures = second.strayed, "stored values differ from their sources");
     }
     let remaining = if second.finished { 0 } else { count(app, UNVISITED, as_of, second.behind).await? };
-    let failed = first.failed + second.failed;
-    Ok(Refreshed { refreshed: second.refreshed, failed, remaining, as_of, recounted: None, drift: Some(drift) })
+    let (refreshed, failed) = (second.refreshed, first.failed + second.failed);
+    Ok(Refreshed { refreshed, failed, remaining, as_of, recounted: None, drift: Some(drift) }.counted())
 }
 
 async fn count(app: &App, what: Statement, as_of: DateTime<Utc>, behind: Option<Uuid>) -> Result<i64, Error> {

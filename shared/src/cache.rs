@@ -28,7 +28,11 @@ use self::{
     entry::{Copy, new_generation, open, read_generation, seal, unix_millis},
     link::{Link, Miss},
 };
-use crate::{config, error::Error, telemetry};
+use crate::{
+    config,
+    error::Error,
+    telemetry::{self, Metric},
+};
 
 /// How long Redis keeps the bytes; how long they count as fresh is in the entry.
 const KEEP_ENTRY: Duration = Duration::from_secs(24 * 3600);
@@ -158,27 +162,29 @@ impl Cache {
         slot: &Slot,
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<(Document, Source), Error> {
-        let Some(redis) = self.0.as_ref().filter(|redis| redis.link.admits()) else {
+        let Some(redis) = &self.0 else { return Ok((load.await?, Source::Bypass)) };
+        if !redis.link.admits() {
+            telemetry::count(Metric::CacheBreakerOpen);
             return Ok((load.await?, Source::Bypass));
-        };
+        }
         let Ok(Found { seen, copy }) = redis.look_up(slot).await else {
             return Ok((load.await?, Source::Bypass));
         };
         let copy = match copy {
-            Some(copy) if copy.is_current && copy.is_fresh => return Ok((copy.document, Source::Hit)),
+            Some(copy) if copy.is_current && copy.is_fresh => return Ok(counted(copy.document, Source::Hit)),
             Some(copy) if copy.is_current && copy.age < REPEATED_FOR && slot.is_shared => {
                 if !redis.may_load(slot).await {
-                    return Ok((copy.document, Source::Stale(copy.age)));
+                    return Ok(counted(copy.document, Source::Stale(copy.age)));
                 }
                 Some(copy)
             }
             copy => copy,
         };
         match (redis.load(slot, seen, load).await, copy) {
-            (Ok(document), _) => Ok((document, Source::Miss)),
+            (Ok(document), _) => Ok(counted(document, Source::Miss)),
             (Err(error @ Error::Unavailable { .. }), Some(copy)) => {
                 tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");
-                Ok((copy.document, Source::Stale(copy.age)))
+                Ok(counted(copy.document, Source::Stale(copy.age)))
             }
             (Err(error), copy) => {
                 let is_known = !matches!(error, Error::Unavailable { .. });
@@ -205,7 +211,7 @@ impl Cache {
         };
         let told = redis.link.tell("bump", &keys, set).await;
         if let Err(miss) = told {
-            telemetry::count_lost_bump();
+            telemetry::count(Metric::LostBumps);
             if miss == Miss::Failed {
                 // A Redis that is full takes nothing, but it can still forget, and what has no generation is void.
                 let _ = redis.link.tell("forget", &keys, |key| Cmd::del(key)).await;
@@ -229,6 +235,17 @@ impl Cache {
         }
         Err(Error::Unavailable { context: "Redis: keys have to be erased", source: None })
     }
+}
+
+/// What is read, once its source is counted.
+fn counted(document: Document, source: Source) -> (Document, Source) {
+    match source {
+        Source::Hit => telemetry::count(Metric::CacheHit),
+        Source::Miss => telemetry::count(Metric::CacheMiss),
+        Source::Stale(_) => telemetry::count(Metric::CacheStale),
+        Source::Bypass => {}
+    }
+    (document, source)
 }
 
 /// What a look-up found: the generations as they are now (empty where there is none), and the entry if it may be shown.

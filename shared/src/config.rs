@@ -13,6 +13,7 @@
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
 //! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
 //! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
+//! | `SERVICE_NAME` | `lectern` | the stack's name, on log lines and as a dimension of metrics |
 
 use std::{fmt, time::Duration};
 
@@ -122,6 +123,9 @@ impl Config {
         } else if database_url.parse::<tokio_postgres::Config>().is_err() {
             env.problem("DATABASE_URL", "is not a PostgreSQL URL");
         }
+        if env.text("SERVICE_NAME").is_some_and(|name| !is_dimension(&name)) {
+            env.problem("SERVICE_NAME", "must be 1 to 255 visible ASCII characters, the first no colon");
+        }
         let redis = env.redis();
         let endpoint = env.text("AWS_ENDPOINT_URL_DYNAMODB");
         if endpoint.as_deref().is_some_and(|url| !url.parse::<Uri>().is_ok_and(|url| url.scheme().is_some())) {
@@ -147,17 +151,36 @@ impl Config {
     }
 }
 
-/// How to log, by what Lambda sets: `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL`, `AWS_LAMBDA_FUNCTION_NAME`.
+/// How to log, by `SERVICE_NAME` and by what Lambda sets: `AWS_LAMBDA_LOG_FORMAT`, `AWS_LAMBDA_LOG_LEVEL` and
+/// `AWS_LAMBDA_FUNCTION_NAME`, of which the stack's name is taken off.
 ///
 /// Apart from [`Config`], because a configuration that cannot be read must be logged too.
 #[expect(clippy::disallowed_methods, reason = "this is the one file that reads the environment")]
 pub fn log_settings() -> LogSettings {
     let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let service = variable("SERVICE_NAME").unwrap_or_else(|| "lectern".to_owned());
+    let function = variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "local".to_owned());
     LogSettings {
         json: variable("AWS_LAMBDA_LOG_FORMAT").is_none_or(|format| !format.eq_ignore_ascii_case("text")),
         level: variable("AWS_LAMBDA_LOG_LEVEL").or_else(|| variable("RUST_LOG")).unwrap_or_else(|| "info".to_owned()),
-        service: variable("AWS_LAMBDA_FUNCTION_NAME").unwrap_or_else(|| "lectern".to_owned()),
+        function: within(&service, &function).to_owned(),
+        service,
+        metrics: true,
     }
+}
+
+/// A function's name within its stack.
+fn within<'a>(service: &str, function: &'a str) -> &'a str {
+    function
+        .strip_prefix(service)
+        .and_then(|name| name.strip_prefix('-'))
+        .filter(|name| !name.is_empty())
+        .unwrap_or(function)
+}
+
+/// Whether `CloudWatch` takes it for the value of a dimension.
+fn is_dimension(text: &str) -> bool {
+    text.len() <= 255 && text.bytes().all(|byte| byte.is_ascii_graphic()) && !text.starts_with(':')
 }
 
 impl fmt::Debug for Config {
@@ -252,12 +275,18 @@ mod tests {
             ("AWS_ENDPOINT_URL_DYNAMODB", "secret"),
             ("PROGRESS_MAX_EVENT_AGE_DAYS", "0"),
             ("REDIS_CLUSTER", "yes"),
+            ("SERVICE_NAME", ":secret"),
         ])
         .unwrap_err()
         .to_string();
-        for name in
-            ["DATABASE_URL", "REDIS_URL", "AWS_ENDPOINT_URL_DYNAMODB", "PROGRESS_MAX_EVENT_AGE_DAYS", "REDIS_CLUSTER"]
-        {
+        for name in [
+            "DATABASE_URL",
+            "REDIS_URL",
+            "AWS_ENDPOINT_URL_DYNAMODB",
+            "PROGRESS_MAX_EVENT_AGE_DAYS",
+            "REDIS_CLUSTER",
+            "SERVICE_NAME",
+        ] {
             assert!(error.contains(name), "{error}");
         }
         assert!(!error.contains("secret"), "{error}");
@@ -268,6 +297,14 @@ mod tests {
         let config = config(&[DATABASE, ("REDIS_URL", "")]).unwrap();
         assert_eq!((config.database_connections, config.redis.is_none(), config.parking), (1, true, None));
         assert_eq!(config.progress_max_event_age_days, 30);
+    }
+
+    #[test]
+    fn a_function_is_known_by_its_name_within_the_stack() {
+        assert_eq!(within("school-a", "school-a-get-course"), "get-course");
+        for other in ["get-course", "school-a", "school-a-", "school-ab-get-course"] {
+            assert_eq!(within("school-a", other), other);
+        }
     }
 
     #[test]

@@ -23,7 +23,12 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use crate::{breaker::Breaker, config::Config, error::Error, telemetry};
+use crate::{
+    breaker::Breaker,
+    config::Config,
+    error::Error,
+    telemetry::{self, Metric},
+};
 
 /// Opening a connection takes milliseconds; one that takes longer will not come in time to be of use.
 const CONNECT_LIMIT: Duration = Duration::from_millis(1_000);
@@ -137,7 +142,7 @@ impl Database {
             if !again || Instant::now() >= deadline {
                 return Err(failure);
             }
-            telemetry::count_retry();
+            telemetry::count(Metric::DbRetries);
             if failure.kind == FailureKind::Contention {
                 let jitter = rand::rng().random_range(0..20 << attempt);
                 sleep(Duration::from_millis(jitter)).await;
@@ -218,7 +223,7 @@ impl Database {
             // All connections are in use; what the server does is for those to say that use them.
             Err(error) => Err(Failure::new(FailureKind::TimedOut, name, None, error)),
         };
-        telemetry::count_pool_wait(started.elapsed());
+        telemetry::add_time(Metric::DbPoolWaitMs, started.elapsed());
         result
     }
 
@@ -241,7 +246,8 @@ impl Database {
             }
         };
         let took = started.elapsed();
-        telemetry::count_statement(took);
+        telemetry::count(Metric::DbStatements);
+        telemetry::add_time(Metric::DbMs, took);
         if took >= self.slow {
             tracing::warn!(
                 statement = statement.name,

@@ -1,9 +1,8 @@
 //! HTTP: from an API Gateway event to an answer. The only place where an error becomes a response.
 
-use std::{borrow::Cow, convert::Infallible, panic::AssertUnwindSafe, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use futures_util::FutureExt;
 use lambda_http::{
     Body, RequestExt, Response as HttpResponse,
     aws_lambda_events::apigw::ApiGatewayV2httpRequest,
@@ -25,8 +24,9 @@ use crate::{
     auth::is_user,
     cache::{Document, Source},
     error::{Error, Fault, Reason, reason},
-    gzip, ids, invocation,
-    telemetry::{self, Invocation, Trace},
+    gzip, ids,
+    invocation::{self, caught},
+    telemetry::{self, Invocation, Metric, Outcome, Trace},
 };
 
 /// A request as API Gateway passes it on.
@@ -147,9 +147,7 @@ where
         xray_trace_id: context.xray_trace_id.clone(),
     };
     Invocation::scope(trace, |invocation| async move {
-        // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
-        let result = AssertUnwindSafe(async { Box::pin(handle(app, request)).await }).catch_unwind().await;
-        let result = result.unwrap_or(Err(Error::Internal { context: "panic", source: None }));
+        let result = caught(async { handle(app, request).await }).await;
         let result = result.and_then(|response| match context.known_copy(&response) {
             Some(etag) => Ok(not_modified(response, etag)),
             None => fit(response, context.accepts_gzip),
@@ -162,8 +160,9 @@ where
             // A refusal never comes from the cache.
             response.headers_mut().entry(X_CACHE).or_insert(HeaderValue::from_static(Source::Bypass.as_str()));
         }
-        let source = response.headers().get(X_CACHE).and_then(|value| value.to_str().ok());
-        invocation.summarise(&context.route, response.status().as_u16(), code, source);
+        let cache = response.headers().get(X_CACHE).and_then(|value| value.to_str().ok());
+        let (route, status) = (context.route.as_str(), response.status().as_u16());
+        invocation.summarise(&Outcome { route, status, code, cache });
         response
     })
     .await
@@ -469,7 +468,11 @@ pub fn done(status: StatusCode, body: String) -> Response {
 /// 201 with `Location`; `Idempotent-Replayed` where it is the first answer again.
 pub fn created(location: &str, body: String, replayed: bool) -> Response {
     let response = with_header(done(StatusCode::CREATED, body), header::LOCATION, location);
-    if replayed { with_header(response, HeaderName::from_static("idempotent-replayed"), "true") } else { response }
+    if !replayed {
+        return response;
+    }
+    telemetry::count(Metric::IdemReplay);
+    with_header(response, HeaderName::from_static("idempotent-replayed"), "true")
 }
 
 /// 204.

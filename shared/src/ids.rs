@@ -1,5 +1,6 @@
 //! Identifiers: made here, read here, hashed here.
 
+use chrono::{DateTime, Utc};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -9,6 +10,12 @@ const DERIVED_EVENTS: Uuid = Uuid::from_u128(0x6c65_6374_6572_6e00_8000_6576_656
 /// A new id; ids made later sort later.
 pub fn new_id() -> Uuid {
     Uuid::now_v7()
+}
+
+/// When an id was made; nothing where it is not one of ours.
+pub fn made_at(id: Uuid) -> Option<DateTime<Utc>> {
+    let (seconds, nanos) = id.get_timestamp()?.to_unix();
+    DateTime::from_timestamp(seconds.try_into().ok()?, nanos)
 }
 
 /// An id as a client writes it: the hyphenated form and no other, so that a thing has one address.

@@ -1,11 +1,13 @@
 //! Running a function on Lambda: start-up, the two kinds of events, shutdown.
 
 use std::{
+    panic::AssertUnwindSafe,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt;
 use lambda_runtime::{Diagnostic, LambdaEvent};
 use serde_json::Value;
 
@@ -13,7 +15,7 @@ use crate::{
     app::App,
     config::{Config, log_settings},
     error::Error,
-    telemetry::{self, Invocation, Trace},
+    telemetry::{self, Invocation, Outcome, Trace},
 };
 
 /// What is left of the deadline for telling what was done.
@@ -44,7 +46,7 @@ where
     })
 }
 
-/// Runs one scheduled event; `deadline` is when the work must be done.
+/// Runs one scheduled event; `deadline` is when the work must be done. A panic is an error, too.
 pub async fn answer<F, Fut>(
     app: Arc<App>,
     trace: Trace,
@@ -57,16 +59,22 @@ where
     Fut: Future<Output = Result<Value, Error>>,
 {
     Invocation::scope(trace, |invocation| async move {
-        // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
-        let result = Box::pin(handle(app, event, deadline)).await;
+        let result = caught(async { handle(app, event, deadline).await }).await;
         if let Err(error) = &result {
             tracing::error!(code = error.code(), error = telemetry::chain(error), "invocation failed");
         }
-        let status = if result.is_ok() { 200 } else { 500 };
-        invocation.summarise("event", status, result.as_ref().err().map(Error::code), None);
+        let (status, code) = (if result.is_ok() { 200 } else { 500 }, result.as_ref().err().map(Error::code));
+        invocation.summarise(&Outcome { route: "event", status, code, cache: None });
         result
     })
     .await
+}
+
+/// What `work` comes to; a panic is an error, too.
+pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
+    let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
+    result.unwrap_or(Err(Error::Internal { context: "panic", source: None }))
 }
 
 /// Starts telemetry, reads the configuration and runs `work` on one thread: Lambda gives a function one event at a time,

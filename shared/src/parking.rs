@@ -27,7 +27,12 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use crate::{config, error::Error, gzip, telemetry};
+use crate::{
+    config,
+    error::Error,
+    gzip,
+    telemetry::{self, Metric},
+};
 
 /// The partition key, as the table has it.
 pub const PARTITION_KEY: &str = "pk";
@@ -475,7 +480,7 @@ pub async fn connect(settings: &config::Parking) -> Client {
 }
 
 fn away(context: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> Error {
-    telemetry::count_parking_failure();
+    telemetry::count(Metric::ParkingFailures);
     Error::unavailable(context, error)
 }
 

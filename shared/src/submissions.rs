@@ -23,7 +23,7 @@ use crate::{
     ledger::{self, LONGEST_PARKING},
     parking::{End, Outcome, Parking, SHARDS, Submission},
     progress::{self, Occasion, ProgressEvent, Recorded},
-    telemetry,
+    telemetry::{self, Metric},
 };
 
 /// Applied submissions can be asked for so long.
@@ -87,7 +87,9 @@ pub async fn receive(
     tracing::warn!(error = telemetry::chain(&away), "PostgreSQL is away: a batch is parked");
     let max_age_days = app.config.progress_max_event_age_days;
     let batch = Batch { service: caller.service, max_age_days, canary: false, events };
-    Ok(Received::Parked(park(parking, &caller.user, accepted_at, &batch).await?))
+    let id = park(parking, &caller.user, accepted_at, &batch).await?;
+    telemetry::count(Metric::Parked);
+    Ok(Received::Parked(id))
 }
 
 async fn park(parking: &Parking, sender: &str, accepted_at: DateTime<Utc>, batch: &Batch) -> Result<Uuid, Error> {
@@ -213,6 +215,8 @@ impl<'a> Run<'a> {
             self.replay_all(ready, LANES).await;
             if !ends.is_empty() && self.is_over() {
                 self.cut.store(true, Ordering::Relaxed);
+                // What was not read was accepted after what was.
+                ends.iter().filter_map(|(_, behind)| ids::made_at((*behind)?)).for_each(|time| self.wait_since(time));
                 break;
             }
         }
@@ -272,7 +276,11 @@ impl<'a> Run<'a> {
             Outcome::Rejected => &self.rejected,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        if !batch.canary {
+            telemetry::count(Metric::Drained);
+        }
         if end.keeps_body {
+            telemetry::count(Metric::RejectedParked);
             // Somebody has been promised that these would be looked at.
             tracing::error!(
                 submission = %submission.id,
@@ -336,8 +344,10 @@ impl<'a> Run<'a> {
             self.left.load(Ordering::Relaxed)
         };
         let oldest = DateTime::from_timestamp_micros(self.oldest_left.load(Ordering::Relaxed));
-        let waits = oldest.map(|oldest| self.now - oldest).filter(|wait| remaining > 0 && *wait > LONG_WAIT);
-        if let Some(wait) = waits {
+        let wait = oldest.map(|oldest| self.now - oldest).filter(|_| remaining > 0).unwrap_or_default();
+        telemetry::add(Metric::ParkedRemaining, remaining);
+        telemetry::add(Metric::ParkedAgeMax, wait.num_seconds().try_into().unwrap_or_default());
+        if wait > LONG_WAIT {
             tracing::warn!(remaining, oldest_minutes = wait.num_minutes(), "submissions have waited for long");
         }
         Ok(Replayed {
@@ -349,12 +359,23 @@ impl<'a> Run<'a> {
 
     fn leave(&self, submission: &Submission) {
         self.left.fetch_add(1, Ordering::Relaxed);
-        self.oldest_left.fetch_min(submission.accepted_at.timestamp_micros(), Ordering::Relaxed);
+        if !is_canary(submission) {
+            self.wait_since(submission.accepted_at);
+        }
+    }
+
+    fn wait_since(&self, accepted_at: DateTime<Utc>) {
+        self.oldest_left.fetch_min(accepted_at.timestamp_micros(), Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed) || Instant::now() >= self.deadline
     }
+}
+
+/// Whether nobody waits for it. An erased service has no name either.
+fn is_canary(submission: &Submission) -> bool {
+    submission.sender == CANARY && serde_json::from_slice(&submission.body).is_ok_and(|batch: Batch| batch.canary)
 }
 
 /// The results in an answer of [`progress::record`].

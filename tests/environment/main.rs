@@ -21,7 +21,7 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let key = std::env::args_os().nth(1).map(PathBuf::from).ok_or("say where the key is")?;
-    telemetry::init(&LogSettings { json: false, ..log_settings() });
+    telemetry::init(&LogSettings { json: false, metrics: false, ..log_settings() });
     let template = Template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml")))?;
     let api = Arc::new(Api::over(Config::from_env()?, &template, SigningKey::load_or_generate(&key)?)?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;

@@ -21,6 +21,8 @@ mod hostile;
 mod interleaving;
 mod ledger;
 mod load;
+mod log;
+mod metrics;
 mod migrations;
 mod model;
 mod own_servers;

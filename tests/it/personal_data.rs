@@ -18,8 +18,8 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::{
+    log::Log,
     redis_servers,
-    resilience::Sink,
     support::{
         Answer, Caller, Course, Kind, Lectern, NOWHERE, course_body, event, on_a_node_and_on_a_cluster, seconds_ago,
     },
@@ -899,10 +899,7 @@ async fn where_a_server_is_away_it_is_told_and_the_next_request_ends_it() {
 
 #[tokio::test]
 async fn no_log_line_names_who_was_exported_or_erased() {
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let log = Log::listen();
     let world = World::of(Kind::Node, &["ada-lovelace"]).await;
     let without_redis = world.lectern.app().config.clone();
     let without_redis = Lectern::start_with(|fresh| {
@@ -914,13 +911,12 @@ async fn no_log_line_names_who_was_exported_or_erased() {
         admin(lectern).get(&data("ada-lovelace")).await;
         admin(lectern).delete(&data("ada-lovelace")).await;
     }
-    let log = sink.0.lock().unwrap().clone();
-    let text = String::from_utf8_lossy(&log);
+    let text = log.text();
     for route in ["GET /learners/{userId}/data", "DELETE /learners/{userId}/data"] {
         assert!(text.contains(route), "{text}");
     }
     assert!(text.contains("request failed"), "{text}");
-    assert!(!holds(&log, &names("ada-lovelace")), "{text}");
+    assert!(!holds(text.as_bytes(), &names("ada-lovelace")), "{text}");
 }
 
 #[tokio::test]

@@ -1,10 +1,6 @@
 //! PostgreSQL away, silent, restarted or slow: what clients and operators see.
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
 use serde_json::json;
@@ -14,7 +10,10 @@ use shared::{
 };
 use tokio::net::TcpListener;
 
-use crate::support::{Lectern, NOWHERE, course_body, event};
+use crate::{
+    log::Log,
+    support::{Lectern, NOWHERE, course_body, event},
+};
 
 /// Longer than any request may take while PostgreSQL says nothing.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -139,20 +138,6 @@ async fn recording_in_a_course_of_very_many_learners_looks_at_the_learner_alone(
     }
 }
 
-/// Collects what is logged.
-#[derive(Clone, Default)]
-pub(crate) struct Sink(pub(crate) Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Sink {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn slow_statements_are_warned_of_by_name_failed_ones_too() {
     const NAP: Statement = Statement { name: "test.nap", sql: "select pg_sleep(0.1)" };
@@ -160,11 +145,7 @@ async fn slow_statements_are_warned_of_by_name_failed_ones_too() {
         Statement { name: "test.failing_nap", sql: "select 1 / (length(pg_sleep(0.1)::text) * 0)" };
     const LONG_NAP: Statement = Statement { name: "test.long_nap", sql: "select pg_sleep(30)" };
     const QUICK: Statement = Statement { name: "test.quick", sql: "select 1" };
-    let sink = Sink::default();
-    let writer = sink.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
-
+    let log = Log::listen();
     let mut config = Config::for_database(&crate::support::empty_database().await);
     config.slow_statement = Duration::from_millis(50);
     config.database_budget = Duration::from_millis(2_000);
@@ -175,10 +156,13 @@ async fn slow_statements_are_warned_of_by_name_failed_ones_too() {
     let within = Duration::from_millis(200);
     assert_eq!(db.query_within(within, LONG_NAP, &[], Repeat::Safe).await.unwrap_err().kind, FailureKind::TimedOut);
 
-    let log = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
-    let line = |name: &str| log.lines().find(|line| line.contains(&format!("statement=\"{name}\""))).unwrap_or("");
-    assert!(line("test.nap").contains("outcome=\"ok\""), "{log}");
-    assert!(line("test.failing_nap").contains("outcome=\"fault\""), "{log}");
-    assert!(line("test.long_nap").contains("outcome=\"timed_out\""), "{log}");
-    assert!(!log.contains("test.quick"), "{log}");
+    let lines = log.lines();
+    let outcome = |name: &str| {
+        let line = lines.iter().find(|line| line["statement"] == name);
+        line.and_then(|line| line["outcome"].as_str())
+    };
+    assert_eq!(outcome("test.nap"), Some("ok"));
+    assert_eq!(outcome("test.failing_nap"), Some("fault"));
+    assert_eq!(outcome("test.long_nap"), Some("timed_out"));
+    assert_eq!(outcome("test.quick"), None);
 }

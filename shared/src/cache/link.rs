@@ -22,7 +22,7 @@ use crate::{
     breaker::Breaker,
     config,
     error::Error,
-    telemetry::{self, chain},
+    telemetry::{self, Metric, chain},
 };
 
 /// Opening a connection, which happens inside the first step.
@@ -212,6 +212,9 @@ impl Link {
             _ => (Miss::Silent, "no answer in time".to_owned()),
         };
         telemetry::count_cache_failure();
+        if miss == Miss::Silent {
+            telemetry::count(Metric::CacheTimeout);
+        }
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         let was_hurried = limit < self.full_limit();
         if !was_hurried && (miss == Miss::Silent || failures >= FAILURES_TO_OPEN) {
