@@ -3,7 +3,7 @@
 //! PostgreSQL builds the JSON and nobody looks inside again. The pieces of SQL below speak of the relations `courses`,
 //! `lessons`, `sections`, `enrollments` and `progress` by name: a statement that has just written rows puts its
 //! `returning` clause under the same name, so a fresh course is rendered by the very text that renders a stored one.
-//! Where a learner's figures are shown, `standings_v1` goes by the name of `enrollments`.
+//! Where a learner's figures are shown, `standings_v2` goes by the name of `enrollments`.
 //!
 //! A lesson or section without a place (`position`) has been retired and is not shown.
 
@@ -96,25 +96,15 @@ macro_rules! join_section_progress {
     };
 }
 
-/// The first section, in course order, that the learner of the row at hand has not completed.
+/// The first section, in course order, that the learner of the row at hand has not completed. Whoever recorded last has
+/// noted it; where the note is void, it is looked for.
 macro_rules! next_section {
     () => {
-        "case when enrollments.completed_sections < courses.section_count then (
-            select sections.id
-            from lessons
-            join sections on sections.course_id = lessons.course_id and sections.lesson_id = lessons.id
-            left join lateral (
-                select progress.completed_at
-                from progress
-                where progress.user_id = enrollments.user_id and progress.course_id = sections.course_id
-                    and progress.section_id = sections.id
-                limit 1
-            ) as progress on true
-            where lessons.course_id = courses.id and lessons.position is not null
-                and sections.position is not null and progress.completed_at is null
-            order by lessons.position, sections.position
-            limit 1
-        ) end"
+        "case
+            when enrollments.completed_sections >= courses.section_count then null
+            when enrollments.knows_resume then enrollments.next_section_id
+            else next_section_v1(enrollments.user_id, courses.id, null)
+        end"
     };
 }
 
@@ -132,30 +122,13 @@ macro_rules! summary_json {
                 'newSectionsSinceCompletion', case
                     when enrollments.completed_at is null then null
                     when enrollments.completed_sections >= courses.section_count then 0
-                    else (
-                        select count(*)
-                        from sections
-                        left join progress on progress.user_id = enrollments.user_id
-                            and progress.course_id = sections.course_id and progress.section_id = sections.id
-                        where sections.course_id = courses.id and sections.position is not null
-                            and coalesce(sections.restored_at, sections.created_at) > enrollments.completed_at
-                            and progress.completed_at is null
-                    )
+                    else new_sections_v1(enrollments.user_id, courses.id, enrollments.completed_at)
                 end,
                 'resume', json_build_object(
-                    'lastSectionId', (
-                        select progress.section_id
-                        from progress
-                        where progress.user_id = enrollments.user_id and progress.course_id = enrollments.course_id
-                            -- By sections_retired_idx, which is empty for most courses.
-                            and progress.section_id not in (
-                                select retired.id
-                                from sections as retired
-                                where retired.course_id = courses.id and retired.position is null
-                            )
-                        order by progress.last_at desc, progress.section_id desc
-                        limit 1
-                    ),
+                    'lastSectionId', case
+                        when enrollments.knows_resume then enrollments.last_section_id
+                        else last_section_v1(enrollments.user_id, courses.id)
+                    end,
                     'nextSectionId', ",
             $crate::courses::next_section!(),
             ")
@@ -190,7 +163,7 @@ const OUTLINE_FOR: Statement = Statement {
         ),
         "::text as body
         from courses
-        left join standings_v1 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        left join standings_v2 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
 };

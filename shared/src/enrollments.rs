@@ -56,7 +56,9 @@ const ENROL: Statement = Statement {
                 and (course.status = 'published' or course.status = 'archived' and course.enrollment_status = 'active')
             on conflict (user_id, course_id) do update set
                 status = 'active',
-                active_during = opened_v1(trusted_v1(stored.active_during, stored.status = 'active'), $4)
+                active_during = opened_v1(trusted_v1(stored.active_during, stored.status = 'active'), $4),
+                -- The resume points (V25) hold still: clients enrol their learners again at each start.
+                resume_xact = case when stored.resume_xact::xid = stored.xmin then pg_current_xact_id() end
             where stored.status = 'active' or (select course.status from course) = 'published'
             returning
                 stored.user_id, stored.course_id, stored.status, stored.enrolled_at, stored.xmax = 0 as inserted,

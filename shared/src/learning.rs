@@ -22,8 +22,8 @@ const SUMMARY_FRESH_FOR: Duration = Duration::from_secs(60);
 /// Names the list of one's enrollments in its cursors.
 const MY_COURSES_LIST: &str = "me/courses";
 
-/// By `courses_pkey`, `enrollments_pkey`, and `progress_pkey`: one learner's range for the last section, the whole key for
-/// the next.
+/// By `courses_pkey` and `enrollments_pkey`, whatever the learner has done; progress is read by functions alone, where
+/// something is not stored.
 const SUMMARY: Statement = Statement {
     name: "learning.summary",
     sql: concat!(
@@ -34,7 +34,7 @@ const SUMMARY: Statement = Statement {
         courses::summary_json!(),
         "::text as body
         from courses
-        left join standings_v1 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
+        left join standings_v2 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
 };
@@ -91,7 +91,7 @@ const MY_COURSES: Statement = Statement {
         ")::text as item
         from (
             select enrollments.*, coalesce(enrollments.last_activity_at, enrollments.enrolled_at) as key
-            from standings_v1 as enrollments
+            from standings_v2 as enrollments
             where enrollments.user_id = $1 and enrollments.status = 'active'
         ) as enrollments
         join courses on courses.id = enrollments.course_id

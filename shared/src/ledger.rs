@@ -1,4 +1,4 @@
-//! What the event ledger remembers and what it may forget. Recording, which writes it, is in `migrations/` (`record_progress_v3`).
+//! What the event ledger remembers and what it may forget. Recording, which writes it, is in `migrations/` (`record_progress_v4`).
 
 use std::{collections::HashSet, time::Instant};
 

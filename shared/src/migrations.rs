@@ -72,6 +72,8 @@ pub const ALL: &[Migration] = migrations![
     "V22__index_cancelled_enrollments",
     "V23__erasing_learners",
     "V24__compress_texts_with_lz4",
+    "V25__resume_points",
+    "V26__record_progress_v4",
 ];
 
 impl Migration {

@@ -29,7 +29,7 @@ const MOST_SECONDS: i32 = 86_400;
 
 const RECORD: Statement = Statement {
     name: "progress.record",
-    sql: "select * from record_progress_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    sql: "select * from record_progress_v4($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
 };
 
 const RESET: Statement =

@@ -17,6 +17,7 @@ mod enrolling;
 mod exactness;
 mod failure;
 mod faults;
+mod folds;
 mod hostile;
 mod interleaving;
 mod ledger;

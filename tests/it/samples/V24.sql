@@ -1,0 +1,1 @@
+-- Nothing that V24's binaries write is new: V24 is how PostgreSQL keeps it.

@@ -1,0 +1,1 @@
+-- Nothing that V25's binaries write is new: what V25 adds is written by record_progress_v4.
