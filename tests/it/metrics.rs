@@ -1,4 +1,4 @@
-//! The metrics that CloudWatch takes from the summary of each invocation: a good blob, on every way through the code.
+//! The metrics that `CloudWatch` takes from the summary of each invocation: a good blob, on every way through the code.
 
 use std::{collections::BTreeMap, net::TcpListener};
 
