@@ -1,7 +1,7 @@
 //! Lectern on one machine: the HTTP API as API Gateway and Lambda would run it, with servers of its own.
 //!
 //! * The gateway: [`template`] (routes), [`authorizer`] (tokens), [`api`] (from a request to a function's event and
-//!   back), [`server`] (HTTP, and `/_local`).
+//!   back), [`server`] (HTTP, and `/_local`), [`page`] (the page for people).
 //! * The servers: [`services`] finds or fetches PostgreSQL and Redis and runs them for us alone.
 //! * The commands: [`run`] is `make run`, [`with_services`] runs the tests, [`demo`] is what a new database begins with.
 //!
@@ -14,6 +14,7 @@ pub mod demo;
 pub mod error;
 mod event;
 mod functions;
+pub mod page;
 mod query;
 pub mod run;
 mod say;

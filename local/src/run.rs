@@ -15,6 +15,7 @@ use crate::api::{Api, InvokeError};
 use crate::authorizer::SigningKey;
 use crate::demo::{self, Demo};
 use crate::error::{Context, Error, Result};
+use crate::page::Page;
 use crate::say::{note, say};
 use crate::server;
 use crate::services::Home;
@@ -62,7 +63,8 @@ pub async fn run(workspace: &Workspace, settings: &Settings) -> Result<()> {
     let ended = match ready {
         Ok(Some(api)) => {
             say(format!("Lectern is ready on http://{address}"));
-            serve(listener, api, &mut servers, &mut signals).await
+            let (page, _fetching) = Page::with_viewer(workspace.root(), state);
+            serve(listener, api, page, &mut servers, &mut signals).await
         }
         Ok(None) => Ok(()),
         Err(error) => Err(error),
@@ -138,10 +140,16 @@ async fn load_demo(api: &Api, database_url: &str, state: &Path) {
 }
 
 /// Serves until a signal comes. Our PostgreSQL may die meanwhile: progress is parked until it has been started again.
-async fn serve(listener: TcpListener, api: Arc<Api>, servers: &mut Servers, signals: &mut Signals) -> Result<()> {
+async fn serve(
+    listener: TcpListener,
+    api: Arc<Api>,
+    page: Page,
+    servers: &mut Servers,
+    signals: &mut Signals,
+) -> Result<()> {
     let schedules = start_schedules(&api);
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server::serve(listener, api, async move { drop(stopped.await) }));
+    let serving = tokio::spawn(server::serve(listener, api, page, async move { drop(stopped.await) }));
     let ended = tokio::select! {
         _ = signals.next() => Ok(()),
         error = servers.watch() => Err(error),

@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::{Api, InvokeError, MOST_BODY_BYTES, Refused};
 use crate::authorizer::parse_grant;
+use crate::page::Page;
 use crate::query;
 
 /// How long a client may take to send its headers, and then its body.
@@ -31,9 +32,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until `shutdown`, then finishes those in flight.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, api: Arc<Api>, page: Page, shutdown: impl Future<Output = ()>) {
     let port = listener.local_addr().map_or(0, |address| address.port());
     let connections = GracefulShutdown::new();
+    let page = Arc::new(page);
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -44,10 +46,10 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<O
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        let api = api.clone();
+        let (api, page) = (api.clone(), page.clone());
         let service = service_fn(move |request| {
-            let api = api.clone();
-            async move { Ok::<_, Infallible>(answer(&api, port, request).await.map(Full::new)) }
+            let (api, page) = (api.clone(), page.clone());
+            async move { Ok::<_, Infallible>(answer(&api, &page, port, request).await.map(Full::new)) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -61,7 +63,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<O
     let _ = timeout(STOP_PATIENCE, connections.shutdown()).await;
 }
 
-async fn answer(api: &Api, port: u16, request: Request<Incoming>) -> Response<Bytes> {
+async fn answer(api: &Api, page: &Page, port: u16, request: Request<Incoming>) -> Response<Bytes> {
     if !is_local_host(request.uri(), request.headers(), port) {
         return problem(StatusCode::MISDIRECTED_REQUEST, "wrong_host", "Call this server as localhost or 127.0.0.1.");
     }
@@ -70,6 +72,9 @@ async fn answer(api: &Api, port: u16, request: Request<Incoming>) -> Response<By
         Ok(body) => body,
         Err(refusal) => return refusal,
     };
+    if let Some(file) = page.answer(&parts.method, parts.uri.path(), &parts.headers).await {
+        return file;
+    }
     match parts.uri.path() {
         "/" => help(api, &parts.method),
         path if path.starts_with("/_local/") => answer_locally(api, port, &parts, &body).await,
@@ -203,7 +208,7 @@ fn json_answer(status: StatusCode, content_type: &'static str, body: &Value) -> 
     answer
 }
 
-fn problem(status: StatusCode, code: &str, detail: &str) -> Response<Bytes> {
+pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Response<Bytes> {
     let body = json!({
         "type": format!("urn:lectern:problem:{code}"),
         "title": status.canonical_reason(),

@@ -8,7 +8,7 @@ pub mod dynamodb;
 mod fetch;
 mod home;
 pub mod postgres;
-mod process;
+pub(crate) mod process;
 pub mod redis;
 
 use std::path::PathBuf;

@@ -11,7 +11,7 @@ use std::{
     sync::Arc,
 };
 
-use local::{api::Api, authorizer::SigningKey, server, template::Template};
+use local::{api::Api, authorizer::SigningKey, page::Page, server, template::Template};
 use shared::{
     config::{Config, log_settings},
     telemetry::{self, LogSettings},
@@ -22,11 +22,12 @@ use tokio::{io::AsyncReadExt, net::TcpListener};
 async fn main() -> Result<(), Box<dyn Error>> {
     let key = std::env::args_os().nth(1).map(PathBuf::from).ok_or("say where the key is")?;
     telemetry::init(&LogSettings { json: false, metrics: false, ..log_settings() });
-    let template = Template::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml")))?;
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let template = Template::read(&root.join("template.yaml"))?;
     let api = Arc::new(Api::over(Config::from_env()?, &template, SigningKey::load_or_generate(&key)?)?);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     writeln!(std::io::stdout(), "http://{}", listener.local_addr()?)?;
-    server::serve(listener, api, end_of_input()).await;
+    server::serve(listener, api, Page::of(root), end_of_input()).await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    path::Path,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU32, Ordering},
@@ -13,6 +14,7 @@ use chrono::Utc;
 use local::{
     api::Api,
     authorizer::{Authorizer, Grant, SigningKey},
+    page::Page,
     services::dynamodb,
     template::Template,
 };
@@ -198,12 +200,12 @@ impl Lectern {
         config.database_connections = 8;
         let database = config.database_url.clone();
         change(&mut config);
-        let template = Template::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").as_ref());
-        let template = template.expect("a good template");
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let template = Template::read(&root.join("template.yaml")).expect("a good template");
         let api = Arc::new(Api::over(config, &template, key().0.clone()).expect("a good configuration"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
-        tokio::spawn(local::server::serve(listener, api.clone(), std::future::pending()));
+        tokio::spawn(local::server::serve(listener, api.clone(), Page::of(&root), std::future::pending()));
         Self { url, database, api, http: reqwest::Client::new() }
     }
 
