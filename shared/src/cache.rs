@@ -10,6 +10,7 @@
 //!
 //! The cache may only make things faster: every step is bounded in time, and every failure is a miss.
 
+mod allowance;
 mod entry;
 mod link;
 

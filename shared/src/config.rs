@@ -12,6 +12,9 @@
 //! | `AWS_ENDPOINT_URL_DYNAMODB` | that of the region | another endpoint for it; plain `http` is taken for an emulator |
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
 //! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
+//! | `WRITES_PER_MINUTE` | 600 | how many writes a caller may send in the long run; 0: as many as they like |
+//! | `WRITE_BURST` | as many as in a minute | how many of these may come at once |
+//! | `SERVICE_WRITES_PER_MINUTE` | 6000 | the same for the service role, and as many of them at once; 0: no limit |
 //! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
 //! | `SERVICE_NAME` | `lectern` | the stack's name, on log lines and as a dimension of metrics |
 
@@ -25,6 +28,9 @@ use crate::telemetry::LogSettings;
 const UNIT_OF_WORK: Duration = Duration::from_millis(2_500);
 /// More connections than this an environment does not need, however many requests Lambda sends it at once.
 const MOST_CONNECTIONS: usize = 16;
+
+/// A limit of more writes a minute than one database can take is none.
+const MOST_WRITES: u32 = 60_000;
 
 /// Lectern's settings.
 #[derive(Clone)]
@@ -43,6 +49,10 @@ pub struct Config {
     pub progress_max_event_age_days: u32,
     /// The claim that lists the caller's groups.
     pub groups_claim: String,
+    /// How many writes a caller may send, if that is limited.
+    pub writes: Option<Allowance>,
+    /// How many writes a caller of the service role may send, if that is limited.
+    pub service_writes: Option<Allowance>,
     /// Statements slower than this are warned of.
     pub slow_statement: Duration,
 }
@@ -92,6 +102,22 @@ pub struct Parking {
     pub endpoint: Option<String>,
 }
 
+/// How often something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// In the long run.
+    pub per_minute: u32,
+    /// At once, before that counts.
+    pub burst: u32,
+}
+
+impl Allowance {
+    /// So many a minute, where 0 means that there is no limit, and so many at once.
+    fn of(per_minute: u32, burst: u32) -> Option<Self> {
+        (per_minute > 0).then_some(Self { per_minute, burst })
+    }
+}
+
 impl Config {
     /// All defaults, for one database and without a cache.
     pub fn for_database(url: &str) -> Self {
@@ -103,6 +129,8 @@ impl Config {
             parking: None,
             progress_max_event_age_days: 30,
             groups_claim: "cognito:groups".to_owned(),
+            writes: Allowance::of(600, 600),
+            service_writes: Allowance::of(6_000, 6_000),
             slow_statement: Duration::from_secs(1),
         }
     }
@@ -133,6 +161,9 @@ impl Config {
         }
         let parking = env.text("PARKING_TABLE").map(|table| Parking { table, endpoint });
         let defaults = Self::for_database(&database_url);
+        let writes = env.number("WRITES_PER_MINUTE", 600, 0..=MOST_WRITES);
+        let burst = env.number("WRITE_BURST", writes.max(1), 1..=MOST_WRITES);
+        let service_writes = env.number("SERVICE_WRITES_PER_MINUTE", 6_000, 0..=MOST_WRITES);
         let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
         let config = Self {
             database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
@@ -144,6 +175,8 @@ impl Config {
                 1..=36_500,
             ),
             groups_claim: env.text("GROUPS_CLAIM").unwrap_or_else(|| defaults.groups_claim.clone()),
+            writes: Allowance::of(writes, burst),
+            service_writes: Allowance::of(service_writes, service_writes),
             slow_statement: Duration::from_millis(env.number("SLOW_STATEMENT_MS", 1_000, 1..=600_000).into()),
             ..defaults
         };
@@ -193,6 +226,8 @@ impl fmt::Debug for Config {
             .field("parking", &self.parking)
             .field("progress_max_event_age_days", &self.progress_max_event_age_days)
             .field("groups_claim", &self.groups_claim)
+            .field("writes", &self.writes)
+            .field("service_writes", &self.service_writes)
             .finish_non_exhaustive()
     }
 }
@@ -311,6 +346,23 @@ mod tests {
     fn the_pool_follows_the_concurrency_that_lambda_announces() {
         let many = config(&[DATABASE, ("AWS_LAMBDA_MAX_CONCURRENCY", "64")]).unwrap();
         assert_eq!(many.database_connections, MOST_CONNECTIONS);
+    }
+
+    #[test]
+    fn writes_are_limited_unless_nought_is_said_and_a_minutes_worth_may_come_at_once() {
+        let limits = |variables: &[(&str, &str)]| {
+            let config = config(&[&[DATABASE], variables].concat()).unwrap();
+            [config.writes, config.service_writes].map(|limit| limit.map(|limit| (limit.per_minute, limit.burst)))
+        };
+        assert_eq!(limits(&[]), [Some((600, 600)), Some((6_000, 6_000))]);
+        assert_eq!(limits(&[("WRITES_PER_MINUTE", "60")]), [Some((60, 60)), Some((6_000, 6_000))]);
+        assert_eq!(limits(&[("WRITE_BURST", "7"), ("SERVICE_WRITES_PER_MINUTE", "1")]), [Some((600, 7)), Some((1, 1))]);
+        assert_eq!(limits(&[("WRITES_PER_MINUTE", "0"), ("SERVICE_WRITES_PER_MINUTE", "0")]), [None, None]);
+        for name in ["WRITES_PER_MINUTE", "WRITE_BURST", "SERVICE_WRITES_PER_MINUTE"] {
+            for value in ["-1", "60001", "many"] {
+                assert!(config(&[DATABASE, (name, value)]).unwrap_err().to_string().contains(name));
+            }
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::{
     app::App,
     db::{Param, Repeat, Statement, column},
     error::Error,
-    ids, learning,
+    ids, learning, throttle,
     traces::{self, in_time},
 };
 
@@ -100,11 +100,12 @@ async fn erase_rows(app: &App, user: &str, id: Uuid, now: DateTime<Utc>, deadlin
     }
 }
 
-/// The names of keys can be told from the courses alone, whether the learner was ever enrolled there or not.
+/// The names of all other keys can be told from the courses alone, whether the learner was ever enrolled there or not.
 async fn erase_keys(app: &App, user: &str, deadline: Instant) -> Result<(), Error> {
     if app.config.redis.is_none() {
         return Ok(());
     }
+    app.cache.erase(&throttle::keys(user)).await?;
     let mut behind: Option<Uuid> = None;
     loop {
         in_time(deadline)?;

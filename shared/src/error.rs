@@ -3,7 +3,7 @@
 //! Knows nothing of HTTP: [`crate::http`] turns an error into an answer, and nobody else does. Each variant says what
 //! that answer will be.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 /// Anything that can stop a request.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,12 @@ pub enum Error {
     /// 422: the idempotency key has been used with another body.
     #[error("idempotency key reused")]
     KeyReused,
+    /// 429 with `Retry-After`: the caller sends more than they may. Nothing of the request was looked at.
+    #[error("rate limited")]
+    RateLimited {
+        /// After which there is room again.
+        wait: Duration,
+    },
     /// 503 with `Retry-After`: something that is needed is away or too slow; trying again may help.
     #[error("unavailable: {context}")]
     Unavailable {
@@ -107,6 +113,7 @@ impl Error {
             Self::IfMatchRequired => "if_match_required",
             Self::UnsupportedMediaType => "unsupported_media_type",
             Self::KeyReused => "idempotency_key_reused",
+            Self::RateLimited { .. } => "rate_limited",
             Self::Unavailable { .. } => "unavailable",
             Self::Internal { .. } => "internal",
         }

@@ -1,6 +1,6 @@
 //! HTTP: from an API Gateway event to an answer. The only place where an error becomes a response.
 
-use std::{borrow::Cow, convert::Infallible, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, sync::Arc, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use lambda_http::{
@@ -27,6 +27,7 @@ use crate::{
     gzip, ids,
     invocation::{self, caught},
     telemetry::{self, Invocation, Metric, Outcome, Trace},
+    throttle,
 };
 
 /// A request as API Gateway passes it on.
@@ -147,7 +148,11 @@ where
         xray_trace_id: context.xray_trace_id.clone(),
     };
     Invocation::scope(trace, |invocation| async move {
-        let result = caught(async { handle(app, request).await }).await;
+        let work = async {
+            throttle::admit(&app, &request).await?;
+            handle(app, request).await
+        };
+        let result = caught(work).await;
         let result = result.and_then(|response| match context.known_copy(&response) {
             Some(etag) => Ok(not_modified(response, etag)),
             None => fit(response, context.accepts_gzip),
@@ -573,16 +578,24 @@ fn problem(error: &Error, request_id: &str) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => {
+    match error {
+        Error::Unavailable { .. } => {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
         }
-        StatusCode::UNAUTHORIZED => {
+        Error::RateLimited { wait } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(*wait)));
+        }
+        Error::Unauthenticated(_) => {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         _ => {}
     }
     response
+}
+
+/// As `Retry-After` counts: whoever waits for so long has waited long enough.
+fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs() + u64::from(wait.subsec_nanos() > 0)
 }
 
 fn status(error: &Error) -> (StatusCode, &'static str) {
@@ -597,6 +610,7 @@ fn status(error: &Error) -> (StatusCode, &'static str) {
         Error::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "Too large"),
         Error::UnsupportedMediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
         Error::KeyReused => (StatusCode::UNPROCESSABLE_ENTITY, "Idempotency key reused"),
+        Error::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "Too many requests"),
         Error::Unavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "Unavailable"),
         Error::Internal { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "Internal error"),
     }
@@ -622,6 +636,12 @@ fn detail(error: &Error) -> Cow<'static, str> {
         Error::KeyReused => {
             "This `Idempotency-Key` was used with another body. Make a new key for a new request.".into()
         }
+        Error::RateLimited { wait } => format!(
+            "You have sent too many writes, and this one did nothing. Send it again in {} s, and put more into each \
+             where the route takes a list.",
+            whole_seconds(*wait)
+        )
+        .into(),
         Error::Unavailable { .. } => {
             "The service is not available right now. Send the same request again in a moment.".into()
         }

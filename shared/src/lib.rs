@@ -6,7 +6,7 @@
 //!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`]; of all that is kept of one
 //!   user: [`export`], [`erasure`], [`traces`] (what is parked).
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
-//!   [`auth`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
+//!   [`auth`], [`throttle`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
 //! * [`error`] is the vocabulary both speak.
 //!
 //! What reaches `DynamoDB` is behind the feature `parking`: its client is larger than all else together, and half of the
@@ -52,6 +52,7 @@ pub mod roster;
 #[cfg(feature = "parking")]
 pub mod submissions;
 pub mod telemetry;
+pub mod throttle;
 #[cfg(feature = "parking")]
 pub mod traces;
 pub mod tree;

@@ -22,6 +22,7 @@ mod hostile;
 mod interleaving;
 mod ledger;
 mod load;
+mod limits;
 mod log;
 mod metrics;
 mod migrations;

@@ -92,6 +92,8 @@ impl Rig {
             ("REDIS_URL", at_address(&redis_url, redis.address())),
             ("PARKING_TABLE", parking.table),
             ("AWS_ENDPOINT_URL_DYNAMODB", at_address(&endpoint, dynamodb.address())),
+            // Counted, but not limited.
+            ("WRITES_PER_MINUTE", "60000".to_owned()),
             ("RUST_LOG", support::environment("RUST_LOG").unwrap_or_else(|| "off".to_owned())),
         ];
         let environments = Arc::new(Environments::start(variables).await);

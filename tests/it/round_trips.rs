@@ -261,6 +261,17 @@ async fn recording_a_batch_of_any_size_is_one_round_trip() {
 }
 
 #[tokio::test]
+async fn a_write_asks_redis_once_whether_there_is_room_for_it_and_tells_it_once() {
+    let tapped = Tapped::start(true).await;
+    let course = tapped.course().await;
+    let alice = tapped.lectern.learner("alice");
+    alice.record(&[event(&course.sections[0], 1, true)]).await.expect(OK);
+    assert_eq!(tapped.take(), (1, 2));
+    alice.post("/progress", &json!({})).await.problem(400, "invalid_body");
+    assert_eq!(tapped.take(), (0, 1));
+}
+
+#[tokio::test]
 async fn creating_a_large_course_takes_at_most_two_round_trips() {
     let tapped = Tapped::start(false).await;
     let body = course_body("Large", &[20; 50], true);
