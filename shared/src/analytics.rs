@@ -11,16 +11,18 @@ use serde_json::{Value, json};
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
+mod figures;
+
+pub use self::figures::{Detail, figures};
 use crate::{
-    access::{Access, access_column},
     app::App,
-    auth::Caller,
-    cache::{Document, Generation, Source},
+    cache::Generation,
     catalogue, courses,
     db::{Failure, Param, Repeat, Statement, column},
-    error::{Error, reason},
+    error::Error,
     ledger,
     recount::{self, Settled},
+    roster::BUCKETS,
     telemetry::{self, Metric},
 };
 
@@ -31,34 +33,6 @@ const BATCH: i64 = 50;
 
 /// Counting what is left comes after the deadline, within the margin that is kept for the answer.
 const COUNT_LIMIT: Duration = Duration::from_secs(1);
-
-/// By `courses_pkey`, `course_analytics_pkey` and `enrollments_pkey`.
-const FIGURES: Statement = Statement {
-    name: "analytics.figures",
-    sql: concat!(
-        "select ",
-        access_column!(),
-        ",
-            json_build_object(
-                'courseId', courses.id,
-                'totalEnrollments', course_analytics.total_enrollments,
-                'activeLearners', course_analytics.active_learners,
-                'completedEnrollments', course_analytics.completed_enrollments,
-                'completionRate', course_analytics.completion_rate,
-                'avgCompletionTime', course_analytics.avg_completion_time,
-                'medianCompletionTime', course_analytics.median_completion_time,
-                'p25CompletionTime', course_analytics.p25_completion_time,
-                'p75CompletionTime', course_analytics.p75_completion_time,
-                'avgTimeSpent', course_analytics.avg_time_spent,
-                'asOf', rfc3339_v1(course_analytics.as_of),
-                'windowDays', coalesce(course_analytics.window_days, 30)
-            )::text as body
-        from courses
-        left join course_analytics on course_analytics.course_id = courses.id
-        left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
-        where courses.id = $1"
-    ),
-};
 
 /// The changed courses, and those that are due at $1, behind $2, $3 of them at the most.
 ///
@@ -145,13 +119,35 @@ const LOCK: Statement = Statement {
         for update skip locked",
 };
 
+/// How many enrollments have completed so many hundredths of a per cent of their course at least; of one without
+/// sections, none.
+macro_rules! at_least {
+    ($hundredths:literal) => {
+        concat!(
+            "count(*) filter (where courses.section_count > 0
+                and enrollments.completed_sections * 10000::bigint >= courses.section_count * ",
+            $hundredths,
+            ")"
+        )
+    };
+}
+
+/// How many have completed so many, and fewer than so many more.
+macro_rules! between {
+    ($from:literal, $to:literal) => {
+        concat!(at_least!($from), " - ", at_least!($to))
+    };
+}
+
 /// Deletes the marks and stores the figures of locked courses; runs after the lock, so its snapshot is newer.
 ///
-/// By `enrollments_tree_idx`: one course's enrollments each. A course whose analytics are off keeps its figures.
+/// By `enrollments_tree_idx`: one course's enrollments each. A course whose analytics are off keeps its figures. $4 to
+/// $8 are the lower bounds of all ranges of progress but the first.
 /// `strayed` counts the courses whose figures come out other than they stood although nothing has marked them since.
 const COMPUTE: Statement = Statement {
     name: "analytics.compute",
-    sql: "with cleared as (
+    sql: concat!(
+        "with cleared as (
             delete from course_changes where course_changes.course_id = any($1) returning course_changes.course_id
         ), figures as (
             select
@@ -175,7 +171,20 @@ const COMPUTE: Statement = Statement {
                     as avg_time_spent,
                 min(enrollments.last_activity_at) filter (
                     where enrollments.last_activity_at > $2 - make_interval(hours => 24 * $3)
-                ) + make_interval(hours => 24 * $3) as due_at
+                ) + make_interval(hours => 24 * $3) as due_at,
+                array[",
+        between!("0", "$4"),
+        ", ",
+        between!("$4", "$5"),
+        ", ",
+        between!("$5", "$6"),
+        ", ",
+        between!("$6", "$7"),
+        ", ",
+        between!("$7", "$8"),
+        ", ",
+        at_least!("$8"),
+        "]::integer[] as learners_by_progress
             from courses
             left join enrollments on enrollments.course_id = courses.id and enrollments.status <> 'cancelled'
             cross join lateral (
@@ -196,6 +205,7 @@ const COMPUTE: Statement = Statement {
                 p25_completion_time = figures.p25_completion_time,
                 p75_completion_time = figures.p75_completion_time,
                 avg_time_spent = figures.avg_time_spent,
+                learners_by_progress = figures.learners_by_progress,
                 window_days = $3,
                 as_of = greatest(course_analytics.as_of, $2),
                 due_at = figures.due_at
@@ -224,14 +234,56 @@ const COMPUTE: Statement = Statement {
                 where figures.course_id not in (select cleared.course_id from cleared) and (
                     figures.total_enrollments, figures.active_learners, figures.completed_enrollments,
                     figures.completion_rate, figures.avg_completion_time, figures.median_completion_time,
-                    figures.p25_completion_time, figures.p75_completion_time, figures.avg_time_spent
+                    figures.p25_completion_time, figures.p75_completion_time, figures.avg_time_spent, figures.learners_by_progress
                 ) is distinct from (
                     before.total_enrollments, before.active_learners, before.completed_enrollments,
                     before.completion_rate, before.avg_completion_time, before.median_completion_time,
-                    before.p25_completion_time, before.p75_completion_time, before.avg_time_spent
+                    before.p25_completion_time, before.p75_completion_time, before.avg_time_spent, before.learners_by_progress
                 )
-            ) as strayed",
+            ) as strayed"
+    ),
 };
+
+/// Adds up what has become of the completions of locked courses' sections, for their figures. By
+/// `section_completion_changes_pkey` and `section_completions_pkey`.
+///
+/// A course whose analytics are off goes on being counted, and its figures stay: nothing piles up meanwhile.
+const ADD_UP: Statement = Statement {
+    name: "analytics.add_up",
+    sql: "with come as (
+            delete from section_completion_changes
+            where section_completion_changes.course_id = any($1)
+            returning
+                section_completion_changes.course_id, section_completion_changes.section_id,
+                section_completion_changes.difference
+        ), moved as (
+            select come.course_id, come.section_id, come.difference from come
+            union all
+            -- What was counted while the analytics were off.
+            select section_completions.course_id, section_completions.section_id, 0
+            from section_completions
+            join courses on courses.id = section_completions.course_id and courses.analytics_enabled
+            where section_completions.course_id = any($1)
+                and section_completions.completed is distinct from section_completions.counted
+        )
+        insert into section_completions as stored (course_id, section_id, counted, completed)
+        select
+            moved.course_id, moved.section_id, sum(moved.difference),
+            case when courses.analytics_enabled then sum(moved.difference) end
+        from moved
+        join courses on courses.id = moved.course_id
+        group by moved.course_id, moved.section_id, courses.analytics_enabled
+        on conflict (course_id, section_id) do update set
+            counted = stored.counted + excluded.counted,
+            completed = case
+                when excluded.completed is null then stored.completed
+                else stored.counted + excluded.counted
+            end",
+};
+
+/// Sections whose completions, stored and noted, differ from those that there are. They are put right on the way.
+const COMPLETION_DRIFT: Statement =
+    Statement { name: "analytics.completion_drift", sql: "select mend_section_completions_v1() as completion_drift" };
 
 /// Rows of progress that differ from the fold of their attempt's events, and enrollments that differ from the fold of
 /// their progress. One snapshot: writers at work do not look like drift.
@@ -341,15 +393,6 @@ const RESUME_DRIFT: Statement = Statement {
             end",
 };
 
-/// A course's figures, for those who manage it.
-pub async fn figures(app: &App, caller: &Caller, course: Uuid) -> Result<(Document, Source), Error> {
-    let params: [Param<'_>; 3] = [(&course, Type::UUID), (&caller.user, Type::TEXT), (&caller.admin, Type::BOOL)];
-    let row = app.db.query_opt(FIGURES, &params, Repeat::Safe).await?;
-    let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
-    Access::of(&row)?.require_manage()?;
-    Ok((column::<String>(&row, "body")?.into(), Source::Bypass))
-}
-
 /// What a refresh came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refreshed {
@@ -427,14 +470,20 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
     let rows = app.db.query_within(budget, RESUME_DRIFT, &[], Repeat::Safe).await?;
     let row = rows.first().ok_or(Error::Internal { context: "counting drift", source: None })?;
     let resume: i64 = column(row, "resume_drift")?;
+    // What is put right here is added up by the second pass.
+    let budget = deadline.saturating_duration_since(Instant::now());
+    let rows = app.db.query_within(budget, COMPLETION_DRIFT, &[], Repeat::Safe).await?;
+    let row = rows.first().ok_or(Error::Internal { context: "counting completions", source: None })?;
+    let completions: i64 = column(row, "completion_drift")?;
     // What the first pass has just stored must come out the same again, for every course there is.
     let second = pass(app, ALL, as_of, deadline).await?;
-    let drift = progress + enrollments + resume + second.strayed;
+    let drift = progress + enrollments + resume + completions + second.strayed;
     if drift > 0 {
         tracing::error!(
             progress,
             enrollments,
             resume,
+            completions,
             figures = second.strayed,
             "stored values differ from their sources"
         );
@@ -510,9 +559,11 @@ impl Pass {
         let rows = session.query(LOCK, &[(&courses, Type::UUID_ARRAY)]).await?;
         let locked = rows.iter().map(|row| row.try_get("course_id")).collect::<Result<Vec<Uuid>, _>>();
         let locked = locked.map_err(|_| Failure::fault(LOCK.name, "no course_id"))?;
-        let params: [Param<'_>; 3] =
-            [(&locked, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
+        let mut params: Vec<Param<'_>> =
+            vec![(&locked, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
+        params.extend(BUCKETS.iter().skip(1).map(|(_, from, _)| -> Param<'_> { (from, Type::INT8) }));
         let rows = session.query(COMPUTE, &params).await?;
+        session.query(ADD_UP, &params[..1]).await?;
         session.commit().await?;
         let row = rows.first().ok_or_else(|| Failure::fault(COMPUTE.name, "no row"))?;
         let recounted: Vec<Uuid> = row.try_get("recounted").unwrap_or_default();

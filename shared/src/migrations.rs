@@ -74,6 +74,9 @@ pub const ALL: &[Migration] = migrations![
     "V24__compress_texts_with_lz4",
     "V25__resume_points",
     "V26__record_progress_v4",
+    "V27__section_completions",
+    "V28__note_section_completions",
+    "V29__backfill_section_completions",
 ];
 
 impl Migration {

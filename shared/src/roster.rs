@@ -22,8 +22,9 @@ const BUDGET: Duration = Duration::from_secs(8);
 /// Every status that an enrollment can have.
 const STATUSES: [&str; 2] = ["active", "cancelled"];
 
-/// Ranges of the percentage that is shown, in hundredths, both ends included.
-const BUCKETS: [(&str, i64, i64); 6] = [
+/// Ranges of the percentage that is shown, in hundredths, both ends included; whole and in order, so that everybody is in
+/// exactly one.
+pub(crate) const BUCKETS: [(&str, i64, i64); 6] = [
     ("0", 0, 0),
     ("1-25", 1, 2_500),
     ("26-50", 2_501, 5_000),

@@ -134,6 +134,24 @@ async fn an_interrupted_backfill_goes_on_where_it_stopped() {
 }
 
 #[tokio::test]
+async fn v29_notes_what_was_completed_before_and_can_be_repeated() {
+    let url = lived_through(26).await;
+    let session = session(&url).await;
+    up_to(&url, 29).await.expect("the migrations apply");
+    let noted = "select section_id, sum(difference) from section_completion_changes group by 1 order by 1";
+    let completed = "select section_id, count(*) from progress join enrollments using (user_id, course_id)
+        where progress.completed_at is not null and status <> 'cancelled' group by 1 order by 1";
+    let before = rows(&session, noted).await;
+    assert!(before.len() > 3, "{before:?}");
+    assert_eq!(before, rows(&session, completed).await);
+    session.batch_execute(ALL[28].sql).await.expect("V29 can be repeated");
+    assert_eq!(rows(&session, noted).await, before);
+    // Whoever writes now is noted by the triggers.
+    session.batch_execute("update enrollments set status = 'cancelled'; delete from progress").await.expect("rows");
+    assert_eq!(rows(&session, &format!("select * from ({noted}) as noted where sum <> 0")).await, [""; 0]);
+}
+
+#[tokio::test]
 async fn v4_judges_stored_rows_by_the_rules() {
     let url = lived_through(3).await;
 

@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
+    ops::RangeInclusive,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -23,6 +24,16 @@ const STEPS: usize = 120;
 const LEARNERS: [&str; 4] = ["ann", "bob", "cem", "dai"];
 /// So many that edits leave their counts to the refresh.
 const CROWD: usize = 260;
+
+/// Ranges of the percentage that is shown.
+const RANGES: [(&str, RangeInclusive<f64>); 6] = [
+    ("0", 0.0..=0.0),
+    ("1-25", 0.01..=25.0),
+    ("26-50", 25.01..=50.0),
+    ("51-75", 50.01..=75.0),
+    ("76-99", 75.01..=99.99),
+    ("100", 100.0..=100.0),
+];
 
 #[tokio::test]
 async fn a_small_class_in_a_changing_course_stands_as_a_naive_model_says() {
@@ -454,13 +465,31 @@ impl World {
         let refreshed = self.lectern.invoke("refresh-analytics", json!({})).await;
         self.equal(&refreshed["failed"], &json!(0), "failed courses");
         self.equal(&refreshed["remaining"], &json!(0), "remaining courses");
-        let path = format!("/courses/{}/analytics", self.course);
+        let path = format!("/courses/{}/analytics?detail=sections", self.course);
         let figures = self.lectern.teacher("ada").get(&path).await.expect(StatusCode::OK);
         let active = || self.learners.values().filter(|learner| learner.is_active());
         let total = active().count() + self.crowd;
         let completed = active().filter(|learner| learner.completed_at.is_some()).count();
         self.equal(&figures["totalEnrollments"], &json!(total), "totalEnrollments");
         self.equal(&figures["completedEnrollments"], &json!(completed), "completedEnrollments");
+        let current = self.current();
+        let has_done = |learner: &&Learner, id: &String| learner.completed(std::slice::from_ref(id)) == 1;
+        let sections: Vec<Value> =
+            current.iter().map(|id| json!([id, active().filter(|learner| has_done(learner, id)).count()])).collect();
+        let shown = figures["sections"].as_array().expect("sections").iter();
+        let shown: Vec<Value> = shown.map(|section| json!([section["sectionId"], section["completed"]])).collect();
+        self.equal(&shown, &sections, "completions of sections");
+        let percentages: Vec<f64> = active()
+            .map(|learner| learner.completed(&current))
+            .chain(std::iter::repeat_n(0, self.crowd))
+            .filter(|_| !current.is_empty())
+            .map(|completed| u16::try_from(completed * 10_000 / current.len()).expect("hundredths"))
+            .map(|hundredths| f64::from(hundredths) / 100.0)
+            .collect();
+        for (shown, (range, bounds)) in figures["progress"].as_array().expect("ranges").iter().zip(RANGES) {
+            let learners = percentages.iter().filter(|percentage| bounds.contains(*percentage)).count();
+            self.equal(shown, &json!({"range": range, "learners": learners}), "learners by progress");
+        }
     }
 
     /// Takes over the tree as it was answered, and whatever in it is new.
@@ -522,14 +551,7 @@ impl World {
             }
         }
         let mut found = 0;
-        for (range, percentages) in [
-            ("0", 0.0..=0.0),
-            ("1-25", 0.01..=25.0),
-            ("26-50", 25.01..=50.0),
-            ("51-75", 50.01..=75.0),
-            ("76-99", 75.01..=99.99),
-            ("100", 100.0..=100.0),
-        ] {
+        for (range, percentages) in RANGES {
             let rows = self.roster(&format!("&progress={range}")).await;
             found += rows.len();
             for row in &rows {

@@ -1,0 +1,1 @@
+-- Nothing that V28's binaries write is new: triggers write for them.
