@@ -829,3 +829,36 @@ async fn what_is_found_is_paged_in_every_order_and_each_cursor_belongs_to_its_se
     anyone.get("/courses?q=a%00b").await.problem(400, "invalid_parameter");
     anyone.get("/courses?sort=relevance").await.problem(400, "invalid_parameter");
 }
+
+#[tokio::test]
+async fn whatever_is_typed_or_titled_can_be_searched_for() {
+    let lectern = Lectern::start().await;
+    // As long as a text may be, of characters that become several when they are folded; and of marks and signs.
+    publish(&lectern, &"㌀".repeat(500), &"ﷺ".repeat(20_000)).await;
+    publish(&lectern, "😀😀", "\u{202e} שלום & | ! <-> :* ' \\ \u{200f}").await;
+    let words = (0..100).map(|number| format!("w{number}")).collect::<Vec<_>>().join(" ");
+    publish(&lectern, "Many", &words).await;
+
+    assert_eq!(found(&lectern, "שלו").await, ["😀😀"]);
+    let as_long_as_may_be: String = words.chars().take(200).collect();
+    for typed in ["many w99 w1", &as_long_as_may_be, &"w1 ".repeat(66), "w1.w2/w3:w4@w5", "MANY'w7"] {
+        assert_eq!(found(&lectern, typed).await, ["Many"], "{typed}");
+    }
+    for typed in [
+        &"w ".repeat(100),
+        &"x".repeat(200),
+        &"&".repeat(200),
+        &"' & !".repeat(40),
+        &"\u{301}".repeat(200),
+        "many:*AB & !w1 | <2> (",
+        "many\\' || ''; select",
+    ] {
+        assert!(found(&lectern, typed).await.is_empty(), "{typed}");
+    }
+    for typed in ["😀", "㌀", "ﷺ", "\u{200f}", "\u{202e}", "<b>&amp;", "http://a?b=c"] {
+        found(&lectern, &typed.repeat(200 / typed.chars().count())).await;
+    }
+    for refused in ["%00", "many%00", &"%F0%9F%98%80".repeat(201)] {
+        lectern.anyone().get(&format!("/courses?q={refused}")).await.problem(400, "invalid_parameter");
+    }
+}

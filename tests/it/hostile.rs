@@ -1,22 +1,18 @@
-//! Bad input and bad callers: whatever comes, the answer is a stable code, tells nothing of our insides, and nothing has
-//! changed. What good input does is tested elsewhere.
+//! Bad input: whatever comes, the answer is a stable code, tells nothing of our insides, and nothing has changed. Bad
+//! callers are tested in `security`, what good input does elsewhere.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    iter,
-};
+use std::{collections::BTreeSet, iter};
 
-use chrono::{DateTime, TimeDelta, Utc};
-use local::{
-    authorizer::{Claims, Grant, SigningKey},
-    template::{Route, Template},
-};
+use chrono::DateTime;
+use local::{authorizer::Grant, template::Route};
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderValue};
 use serde_json::{Value, json};
-use shared::ids;
 use uuid::Uuid;
 
-use crate::support::{Answer, Caller, Course, Lectern, course_body, event, seconds_ago};
+use crate::{
+    requests::{base64url, contents, good_body, names_a_thing, not_found_code, ready, refused, routes},
+    support::{Answer, Caller, Course, Lectern, course_body, event, seconds_ago},
+};
 
 // ---- Bodies ---------------------------------------------------------------------------------------------------------
 
@@ -717,7 +713,6 @@ async fn no_byte_in_a_path_or_a_query_does_harm() {
         );
         let answer = visitor.get(&format!("/courses/%{byte:02x}")).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{byte:02x}");
-        discreet(&answer);
     }
 }
 
@@ -877,183 +872,7 @@ async fn a_published_course_of_somebody_else_is_seen_and_not_touched() {
     assert_eq!(world.contents().await, before);
 }
 
-// ---- Tokens and roles -----------------------------------------------------------------------------------------------
-
-#[tokio::test]
-async fn no_bad_token_passes_on_any_route() {
-    let world = World::new().await;
-    let (lectern, before) = (&world.lectern, world.contents().await);
-    let forger = Forger::new(lectern);
-    for route in &routes() {
-        let plain = Answer::of(ready(&lectern.anyone(), route, &world.course)).await;
-        if route.needs_token {
-            refused_by_gateway(&plain, &route.key());
-        }
-        for (name, token) in forger.refused_by_gateway() {
-            let answer = Answer::of(ready(&lectern.bearer(&token), route, &world.course)).await;
-            if route.needs_token {
-                refused_by_gateway(&answer, &format!("{} {name}", route.key()));
-            } else {
-                assert_eq!((answer.status, &answer.text), (plain.status, &plain.text), "{} {name}", route.key());
-            }
-        }
-        for (name, token) in forger.refused_by_functions() {
-            let answer = Answer::of(ready(&lectern.bearer(&token), route, &world.course)).await;
-            if route.needs_token {
-                assert_eq!(answer.header("www-authenticate"), "Bearer", "{} {name}", route.key());
-                refused(&answer, 401, "invalid_token");
-            } else {
-                assert_eq!((answer.status, &answer.text), (plain.status, &plain.text), "{} {name}", route.key());
-            }
-        }
-    }
-    assert_eq!(world.contents().await, before);
-}
-
-#[tokio::test]
-async fn a_token_stands_in_one_authorization_header() {
-    let world = World::new().await;
-    let token = world.lectern.token(&Grant::new("ada", &["instructor"]));
-    let ask = |values: &[String]| {
-        let request = world.lectern.anyone().request(Method::GET, "/me/courses");
-        Answer::of(values.iter().fold(request, |request, value| request.header("authorization", value)))
-    };
-    ask(&[format!("Bearer {token}")]).await.expect(StatusCode::OK);
-    ask(&[format!("bearer {token}")]).await.expect(StatusCode::OK);
-    for values in [
-        vec![String::new()],
-        vec!["Bearer".to_owned()],
-        vec!["Bearer ".to_owned()],
-        vec![format!("Basic {token}")],
-        vec![format!("Bearer {token} {token}")],
-        vec![format!("Bearer {token},")],
-        vec![format!("Bearer {token}"), format!("Bearer {token}")],
-        vec![format!("Bearer {}", "x".repeat(5_000))],
-    ] {
-        refused_by_gateway(&ask(&values).await, &values.concat());
-    }
-    let in_query = world.lectern.anyone().get(&format!("/me/courses?access_token={token}&authorization={token}")).await;
-    refused_by_gateway(&in_query, "in the query");
-}
-
-#[tokio::test]
-async fn each_role_may_do_its_own_and_no_more_on_every_route() {
-    let lectern = Lectern::start().await;
-    let roles = ["learner", "other teacher", "owner", "service", "admin"];
-    let caller = |role: &str| match role {
-        "learner" => lectern.learner("lena"),
-        "other teacher" => lectern.teacher("eve"),
-        "owner" => lectern.teacher("ada"),
-        "service" => lectern.service(),
-        _ => lectern.caller("root", &["admin"]),
-    };
-    let expected: BTreeMap<&str, [u16; 5]> = BTreeMap::from([
-        ("GET /courses", [200, 200, 200, 200, 200]),
-        ("GET /me/authored-courses", [403, 200, 200, 403, 403]),
-        ("GET /courses/{courseId}", [200, 200, 200, 200, 200]),
-        ("GET /me/courses/{courseId}", [200, 200, 200, 200, 200]),
-        ("GET /sections/{sectionId}", [403, 403, 200, 403, 200]),
-        ("POST /courses", [403, 201, 201, 403, 403]),
-        ("PATCH /courses/{courseId}", [403, 403, 200, 403, 200]),
-        ("PUT /courses/{courseId}/content", [403, 403, 200, 403, 200]),
-        ("POST /courses/{courseId}/lessons", [403, 403, 201, 403, 201]),
-        ("DELETE /courses/{courseId}", [403, 403, 204, 403, 204]),
-        ("PUT /courses/{courseId}/enrollment", [201, 201, 201, 201, 201]),
-        ("DELETE /courses/{courseId}/enrollment", [204, 204, 204, 204, 204]),
-        ("POST /courses/{courseId}/enrollments", [403, 403, 403, 200, 200]),
-        // A service has to say whose event it is.
-        ("POST /progress", [200, 200, 200, 400, 200]),
-        // Nobody here is enrolled.
-        ("DELETE /courses/{courseId}/progress", [404, 404, 404, 404, 404]),
-        ("GET /courses/{courseId}/progress", [404, 404, 404, 404, 404]),
-        ("GET /lessons/{lessonId}/progress", [404, 404, 404, 404, 404]),
-        ("GET /me/courses", [200, 200, 200, 200, 200]),
-        // Nobody here has parked anything.
-        ("GET /progress/submissions/{submissionId}", [404, 404, 404, 404, 404]),
-        ("GET /courses/{courseId}/analytics", [403, 403, 200, 403, 200]),
-        ("GET /courses/{courseId}/enrollments", [403, 403, 200, 403, 200]),
-        ("GET /learners/{userId}/data", [403, 403, 403, 403, 200]),
-        ("DELETE /learners/{userId}/data", [403, 403, 403, 403, 204]),
-    ]);
-    let routes = routes();
-    let known: BTreeSet<String> = routes.iter().map(Route::key).collect();
-    assert_eq!(known, expected.keys().map(|key| (*key).to_owned()).collect(), "say who may call each route");
-    let calls = routes.iter().flat_map(|route| {
-        let key = route.key();
-        let statuses = expected[key.as_str()];
-        roles.into_iter().zip(statuses).map(move |(role, status)| (route, role, status))
-    });
-    let (refusals, permitted): (Vec<_>, Vec<_>) = calls.partition(|(_, _, status)| *status >= 400);
-    let course = lectern.course("ada", &[1]).await;
-    let before = contents(&lectern).await;
-    for (route, role, status) in refusals {
-        let (key, answer) = (route.key(), Answer::of(ready(&caller(role), route, &course)).await);
-        let code = match (key.as_str(), status) {
-            ("GET /me/authored-courses" | "POST /courses" | "POST /courses/{courseId}/enrollments", _) => "forbidden",
-            (key, _) if key.ends_with(" /learners/{userId}/data") => "forbidden",
-            ("POST /progress", _) => "invalid_body",
-            (
-                "PATCH /courses/{courseId}"
-                | "PUT /courses/{courseId}/content"
-                | "POST /courses/{courseId}/lessons"
-                | "DELETE /courses/{courseId}"
-                | "GET /courses/{courseId}/analytics"
-                | "GET /courses/{courseId}/enrollments",
-                _,
-            ) => "not_owner",
-            ("GET /progress/submissions/{submissionId}", _) => "submission_not_found",
-            _ => "not_enrolled",
-        };
-        assert_eq!(answer.status.as_u16(), status, "{role}: {key} {}", answer.text);
-        refused(&answer, status, code);
-    }
-    assert_eq!(contents(&lectern).await, before);
-    for (route, role, status) in permitted {
-        // A course of its own each time: some of the calls change it.
-        let course = lectern.course("ada", &[1]).await;
-        let answer = Answer::of(ready(&caller(role), route, &course)).await;
-        assert_eq!(answer.status.as_u16(), status, "{role}: {} {}", route.key(), answer.text);
-    }
-}
-
-#[tokio::test]
-async fn roles_are_read_from_their_claims_alone() {
-    let world = World::new().await;
-    let lectern = &world.lectern;
-    let analytics = format!("/courses/{}/analytics", world.course.id);
-    let enrollments = format!("/courses/{}/enrollments", world.course.id);
-    let batch = json!({"enrollments": [{"userId": "zoe"}]});
-    let before = world.contents().await;
-    let with = |name: &str, value: Value| {
-        let mut claims = lectern.authorizer().claims(&Grant::new("eve", &[]), Utc::now());
-        claims.insert(name.to_owned(), value);
-        lectern.authorizer().key().sign(&claims).expect("a token")
-    };
-    for (name, value) in [
-        ("cognito:groups", json!(["administrator", "Admin", "ADMIN"])),
-        ("cognito:groups", json!(["x] [admin"])),
-        ("cognito:groups", json!(["[admin]"])),
-        ("cognito:groups", json!("x admin")),
-        ("cognito:groups", json!(["instructor", "admin]"])),
-        ("cognito:groups", json!({"admin": true})),
-        ("groups", json!(["admin", "service"])),
-        ("roles", json!(["admin"])),
-        ("admin", json!(true)),
-        ("scope", json!("lectern/services xlectern/service admin")),
-        ("scope", json!("lectern/service,admin")),
-        ("scp", json!(["lectern/service"])),
-    ] {
-        let caller = lectern.bearer(&with(name, value));
-        refused(&caller.get(&analytics).await, 403, "not_owner");
-        refused(&caller.post(&enrollments, &batch).await, 403, "forbidden");
-    }
-    assert_eq!(world.contents().await, before);
-    // What is meant to give a role does.
-    lectern.bearer(&with("cognito:groups", json!(["staff", "admin"]))).get(&analytics).await.expect(StatusCode::OK);
-    for (name, value) in [("cognito:groups", json!(["service"])), ("scope", json!("openid lectern/service"))] {
-        lectern.bearer(&with(name, value)).post(&enrollments, &batch).await.expect(StatusCode::OK);
-    }
-}
+// ---- Texts ----------------------------------------------------------------------------------------------------------
 
 #[tokio::test]
 async fn text_that_looks_like_code_is_text() {
@@ -1081,14 +900,6 @@ async fn text_that_looks_like_code_is_text() {
         .post(&format!("/courses/{}/enrollments", world.course.id), &json!({"enrollments": [{"userId": nasty}]}))
         .await;
     assert_eq!(answer.expect(StatusCode::OK)["results"][0]["userId"], nasty);
-}
-
-#[test]
-fn the_forger_signs_as_well_as_anybody() {
-    let hex = |bytes: Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let signature = hmac_sha256(b"key", b"The quick brown fox jumps over the lazy dog");
-    assert_eq!(hex(signature), "f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8");
-    assert_eq!(base64url(b"\xff\xfe\xfd\xfc\xfb"), "__79_Ps");
 }
 
 // ---- What the tests stand on ----------------------------------------------------------------------------------------
@@ -1488,247 +1299,6 @@ impl Kind {
     }
 }
 
-/// Makes tokens that must not pass.
-struct Forger {
-    claims: Claims,
-    expired: String,
-    good: String,
-    key: SigningKey,
-    other: SigningKey,
-}
-
-impl Forger {
-    fn new(lectern: &Lectern) -> Self {
-        // Somebody who might do everything, were the token good.
-        let grant = Grant { scope: Some("lectern/service".to_owned()), ..Grant::new("ada", &["instructor", "admin"]) };
-        let (authorizer, now) = (lectern.authorizer(), Utc::now());
-        Self {
-            claims: authorizer.claims(&grant, now),
-            expired: authorizer.mint(&grant, now - TimeDelta::hours(2)).expect("a token"),
-            good: authorizer.mint(&grant, now).expect("a token"),
-            key: authorizer.key().clone(),
-            other: SigningKey::generate().expect("a key"),
-        }
-    }
-
-    fn with(&self, name: &str, value: Value) -> String {
-        let mut claims = self.claims.clone();
-        claims.insert(name.to_owned(), value);
-        self.key.sign(&claims).expect("a token")
-    }
-
-    fn without(&self, name: &str) -> String {
-        let mut claims = self.claims.clone();
-        claims.remove(name);
-        self.key.sign(&claims).expect("a token")
-    }
-
-    /// A token whose header names an algorithm of ours, signed as we like.
-    fn forged(&self, algorithm: &str, claims: &Claims, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
-        let header = json!({"typ": "JWT", "alg": algorithm, "kid": self.key.id()}).to_string();
-        let signed = format!("{}.{}", base64url(header.as_bytes()), base64url(json!(claims).to_string().as_bytes()));
-        let signature = sign(signed.as_bytes());
-        format!("{signed}.{}", base64url(&signature))
-    }
-
-    fn refused_by_gateway(&self) -> Vec<(&'static str, String)> {
-        let later = Utc::now().timestamp() + 600;
-        let part = |token: &str, index: usize| token.split('.').nth(index).expect("three parts").to_owned();
-        let [header, payload, signature] = [0, 1, 2].map(|index| part(&self.good, index));
-        let foreign = self.other.sign(&self.claims).expect("a token");
-        let mut promoted = self.claims.clone();
-        promoted.insert("sub".to_owned(), json!("root"));
-        let promoted = base64url(json!(promoted).to_string().as_bytes());
-        vec![
-            ("garbage", "garbage".to_owned()),
-            ("dots", "..".to_owned()),
-            ("three parts of garbage", "a.b.c".to_owned()),
-            ("expired", self.expired.clone()),
-            ("never expiring", self.without("exp")),
-            ("not yet", self.with("nbf", json!(later))),
-            ("issued in the future", self.with("iat", json!(later))),
-            ("expiry that is no number", self.with("exp", json!("2099-01-01"))),
-            ("wrong audience", self.with("aud", json!("another"))),
-            ("wrong audiences", self.with("aud", json!(["another", "lectern"]))),
-            ("no audience", self.without("aud")),
-            ("wrong issuer", self.with("iss", json!("https://lectern.localhost.example"))),
-            ("no issuer", self.without("iss")),
-            ("other key", foreign.clone()),
-            ("other key under our name", format!("{header}.{payload}.{}", part(&foreign, 2))),
-            ("changed claims", format!("{header}.{promoted}.{signature}")),
-            ("cut signature", format!("{header}.{payload}.")),
-            ("two parts", format!("{header}.{payload}")),
-            ("alg none", self.forged("none", &self.claims, |_| Vec::new())),
-            ("alg None", self.forged("None", &self.claims, |_| Vec::new())),
-            (
-                "HS256 by the public key",
-                self.forged("HS256", &self.claims, |signed| hmac_sha256(self.key.public_key(), signed)),
-            ),
-            (
-                "RS256 with an HMAC",
-                self.forged("RS256", &self.claims, |signed| hmac_sha256(self.key.public_key(), signed)),
-            ),
-        ]
-    }
-
-    /// The authorizer knows no `token_use` and no rules for a `sub`.
-    fn refused_by_functions(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("id token", self.with("token_use", json!("id"))),
-            ("refresh token", self.with("token_use", json!("refresh"))),
-            ("no subject", self.without("sub")),
-            ("empty subject", self.with("sub", json!(""))),
-            ("subject with a control", self.with("sub", json!("a\u{0}b"))),
-            ("long subject", self.with("sub", json!("x".repeat(256)))),
-        ]
-    }
-}
-
-/// RFC 2104, from the one hash that is at hand.
-fn hmac_sha256(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut block = if key.len() > 64 { ids::fingerprint(key) } else { key.to_vec() };
-    block.resize(64, 0);
-    let padded = |pad: u8| block.iter().map(|byte| byte ^ pad).collect::<Vec<u8>>();
-    let inner = ids::fingerprint(&[padded(0x36), message.to_vec()].concat());
-    ids::fingerprint(&[padded(0x5c), inner].concat())
-}
-
-fn base64url(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let word = (0..3).fold(0, |word, index| word << 8 | usize::from(chunk.get(index).copied().unwrap_or_default()));
-        text.extend((0..=chunk.len()).map(|index| char::from(DIGITS[word >> (18 - 6 * index) & 63])));
-    }
-    text
-}
-
-/// Every route there is.
-fn routes() -> Vec<Route> {
-    let template =
-        Template::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").as_ref()).expect("a template");
-    template.functions.into_iter().flat_map(|function| function.routes).collect()
-}
-
-/// A route's path for a course; its first lesson and section stand for the others, and its own id for a submission that
-/// does not exist.
-fn path(route: &Route, course: &Course) -> String {
-    let path = route
-        .path
-        .replace("{courseId}", &course.id)
-        .replace("{lessonId}", course.lessons.first().map_or("", String::as_str))
-        .replace("{sectionId}", course.sections.first().map_or("", String::as_str))
-        .replace("{submissionId}", &course.id)
-        .replace("{userId}", "lena");
-    assert!(!path.contains('{'), "what does {path} name?");
-    path
-}
-
-/// A body that a route takes; `None` where it takes none.
-fn good_body(route: &Route, course: &Course) -> Option<Value> {
-    match route.key().as_str() {
-        "POST /courses" => Some(course_body("Another", &[1], true)),
-        "PATCH /courses/{courseId}" => Some(json!({"title": "Changed"})),
-        "PUT /courses/{courseId}/content" => {
-            let section = json!({"id": course.sections[0], "title": "Changed", "type": "text", "order": 7});
-            Some(json!({"lessons": [{"id": course.lessons[0], "title": "L", "order": 2, "sections": [section]}]}))
-        }
-        "POST /courses/{courseId}/lessons" => {
-            Some(json!({"lessons": [{"title": "Another", "order": 1_000, "sections": []}]}))
-        }
-        "POST /courses/{courseId}/enrollments" => Some(json!({"enrollments": [{"userId": "zoe"}]})),
-        "POST /progress" => Some(json!({"events": [event(&course.sections[0], 1, false)]})),
-        "PUT /courses/{courseId}/enrollment" => None,
-        other if other.starts_with("GET ") || other.starts_with("DELETE ") => None,
-        other => panic!("what does {other} take?"),
-    }
-}
-
-/// A request in which nothing is wrong but, perhaps, who sends it and what it names.
-fn ready(caller: &Caller<'_>, route: &Route, course: &Course) -> RequestBuilder {
-    let request = caller.request(route.method.clone(), &path(route, course));
-    match good_body(route, course) {
-        None => request,
-        Some(body) if [Method::PATCH, Method::PUT].contains(&route.method) => {
-            request.header("if-match", "\"v1\"").json(&body)
-        }
-        Some(body) if route.path == "/courses" || route.path.ends_with("/lessons") => {
-            request.header("idempotency-key", Uuid::now_v7().to_string()).json(&body)
-        }
-        Some(body) => request.json(&body),
-    }
-}
-
-/// Whether the path names something that may not exist; a learner of whom nothing is known is not missing.
-fn names_a_thing(route: &Route) -> bool {
-    route.path.contains('{') && !route.path.contains("{userId}")
-}
-
-fn not_found_code(route: &Route) -> &'static str {
-    if route.path.contains("{courseId}") {
-        "course_not_found"
-    } else if route.path.contains("{lessonId}") {
-        "lesson_not_found"
-    } else if route.path.contains("{submissionId}") {
-        "submission_not_found"
-    } else {
-        "section_not_found"
-    }
-}
-
-/// The problem of a refusal, after a look that it tells nothing of our insides.
-#[track_caller]
-fn refused(answer: &Answer, status: u16, code: &str) -> Value {
-    let problem = answer.problem(status, code);
-    assert_eq!(problem["type"], format!("urn:lectern:problem:{code}"));
-    assert!(problem["requestId"].as_str().is_some_and(|id| !id.is_empty()), "{problem}");
-    assert_eq!(answer.header("cache-control"), "no-store");
-    discreet(answer);
-    problem
-}
-
-#[track_caller]
-fn refused_by_gateway(answer: &Answer, what: &str) {
-    assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{what}: {}", answer.text);
-    assert_eq!(answer.text, r#"{"message":"Unauthorized"}"#, "{what}");
-    assert_eq!(answer.header("content-type"), "application/json", "{what}");
-    assert!(answer.header("www-authenticate").starts_with("Bearer"), "{what}");
-}
-
-/// No SQL, no path, no stack, no name of a library.
-#[track_caller]
-fn discreet(answer: &Answer) {
-    let text = answer.text.to_lowercase();
-    for inside in [
-        "select ",
-        "insert ",
-        "update ",
-        "postgres",
-        "sqlstate",
-        "constraint",
-        "relation",
-        "duplicate key",
-        "redis",
-        "dynamo",
-        ".rs",
-        "/root",
-        "/tmp",
-        "/home",
-        "/work",
-        "/var",
-        "src/",
-        "panick",
-        "backtrace",
-        "thread",
-        "tokio",
-        "serde",
-        "unwrap",
-        "::",
-    ] {
-        assert!(!text.contains(inside), "{inside:?} in {}", answer.text);
-    }
-}
-
 /// Where a problem says that something is wrong, sorted.
 fn pointers(problem: &Value) -> Vec<String> {
     let faults = problem["errors"].as_array().expect("faults").iter();
@@ -1740,18 +1310,4 @@ fn pointers(problem: &Value) -> Vec<String> {
         .collect();
     pointers.sort();
     pointers
-}
-
-/// Everything that the database holds: a line for each table, with the number of its rows and a hash of them.
-async fn contents(lectern: &Lectern) -> String {
-    let tables = "select string_agg(table_name, ' ' order by table_name)
-        from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE'";
-    let tables = lectern.fetch(tables).await;
-    let lines: Vec<String> = tables
-        .split(' ')
-        .map(|table| {
-            format!("(select '{table} ' || count(*) || ' ' || md5(coalesce(string_agg(t::text, ' ' order by t::text), '')) from {table} t)")
-        })
-        .collect();
-    lectern.fetch(&lines.join(" || e'\\n' || ")).await
 }

@@ -399,7 +399,45 @@ impl Answer {
     pub(crate) async fn of(request: RequestBuilder) -> Self {
         let response = request.send().await.expect("the server answers");
         let (status, headers) = (response.status(), response.headers().clone());
-        Self { status, headers, text: response.text().await.expect("a body") }
+        let answer = Self { status, headers, text: response.text().await.expect("a body") };
+        if status.is_client_error() || status.is_server_error() {
+            answer.is_discreet();
+        }
+        answer
+    }
+
+    /// A refusal tells nothing of our insides: no SQL, no path, no stack, no name of a library.
+    #[track_caller]
+    fn is_discreet(&self) {
+        let text = self.text.to_lowercase();
+        for inside in [
+            "select ",
+            "insert ",
+            "update ",
+            "postgres",
+            "sqlstate",
+            "constraint",
+            "relation",
+            "duplicate key",
+            "redis",
+            "dynamo",
+            ".rs",
+            "/root",
+            "/tmp",
+            "/home",
+            "/work",
+            "/var",
+            "src/",
+            "panick",
+            "backtrace",
+            "thread",
+            "tokio",
+            "serde",
+            "unwrap",
+            "::",
+        ] {
+            assert!(!text.contains(inside), "{inside:?} in {}", self.text);
+        }
     }
 
     /// The body as JSON, after a look at the status.
