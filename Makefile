@@ -9,6 +9,8 @@ SHELL := bash
 ARCH ?= arm64
 # The seed of `make chaos`; it says which one it took.
 SEED ?=
+# Where the API is that `make site` makes a page for.
+API ?=
 # More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
 ARGS ?=
 
@@ -45,6 +47,25 @@ run: need-cargo ## The whole API on http://127.0.0.1:$PORT (3000), with its own 
 .PHONY: test
 test: need-cargo ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
 	cargo lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
+	@$(if $(ARGS),,$(MAKE) --no-print-directory test-page)
+
+# A browser is the system's to install, so this one asks for it.
+.PHONY: test-page
+test-page: need-cargo $(NODE)/.installed ## The page, as people use it, in Chromium; pictures of it in target/page
+	$(WITH_NODE) cargo lectern with-services -- node --test --test-reporter=spec tests/page/*.test.mjs
+
+# Static files, to be put anywhere; the API allows their origin with the parameter CorsAllowOrigins.
+.PHONY: site
+site: $(NODE)/.installed ## The page as static files in dist/site, for an API elsewhere (API=https://…)
+	@[[ "$(API)" =~ ^https://[A-Za-z0-9.:/-]+[^/]$$ ]] || { echo "Say where the API is: make site API=https://…" >&2; exit 1; }
+	@rm -rf dist/site && mkdir -p dist/site/viewer && cp -R web/*.html web/*.css web/*.svg web/modules openapi.yaml dist/site/
+	@printf 'export const api = "%s";\nexport const tokens = "pasted";\n' "$(API)" > dist/site/config.js
+	@origin=$$(cut -d/ -f1-3 <<< "$(API)"); for page in dist/site/*.html; do \
+	  sed "s|connect-src 'self'|connect-src 'self' $$origin|" "$$page" > dist/page && mv dist/page "$$page"; done
+	@cp web/package.json web/package-lock.json web/.npmrc dist/site/viewer/ && cd dist/site/viewer && $(WITH_NODE) npm ci --silent
+	@cd dist/site/viewer && mv node_modules/swagger-ui-dist/{swagger-ui-bundle.js,swagger-ui.css,LICENSE} . && \
+	  rm -r node_modules package.json package-lock.json .npmrc
+	@du -sh dist/site
 
 # One test of tests/it; what it does for longer, `make test` does for seconds.
 .PHONY: chaos

@@ -5,14 +5,15 @@ import { announce, element, foreign } from "./dom.js";
 import { count, duration, plural } from "./format.js";
 import { current, token } from "./identity.js";
 import { chooseButton, failure, heading, progressBar } from "./parts.js";
-import { add, events, onQueue } from "./queue.js";
+import { add, events, onQueue, recordings } from "./queue.js";
 
 /** Reads a course with the caller's progress, or without where nobody is signed in. */
 export async function readCourse(id, signal) {
+  const recorded = recordings();
   const bearer = await token();
   const path = bearer ? `/me/courses/${id}` : `/courses/${id}`;
   const { body } = await call(path, { token: bearer, signal });
-  return { progress: null, ...body };
+  return { progress: null, ...body, recorded };
 }
 
 /** Whether the caller is enrolled now; who has left keeps their progress. */
@@ -44,7 +45,9 @@ export function follow(course, signal, show) {
   const refresh = () => show(known, sent());
   const reread = async () => {
     try {
-      known = await readCourse(course.id, signal);
+      const fresh = await readCourse(course.id, signal);
+      // Of two answers that overtake each other, the one that was asked for later.
+      if (fresh.recorded >= known.recorded) known = fresh;
     } catch {
       // What was shown stays: it was true a moment ago.
     }
@@ -53,6 +56,8 @@ export function follow(course, signal, show) {
   const stop = onQueue((changed) => void (changed.includes(course.id) ? reread() : refresh()));
   signal.addEventListener("abort", stop);
   refresh();
+  // Something may have been recorded between reading the course and listening to the queue.
+  if (course.recorded !== recordings()) void reread();
   return reread;
 }
 

@@ -15,6 +15,7 @@ const PAUSES = [2, 5, 15, 30];
 const PARKED_PAUSE = 5;
 
 const changes = new EventTarget();
+let recorded = 0;
 let failures = 0;
 let timer = null;
 let sending = null;
@@ -91,14 +92,18 @@ export function onQueue(listener) {
   return () => changes.removeEventListener("change", listen);
 }
 
+/** Grows whenever Lectern has recorded something: what was read before that may be out of date. */
+export const recordings = () => recorded;
+
 /** Starts to send, now and whenever there is reason to. */
 export function start() {
   addEventListener("online", () => {
     failures = 0;
     void flush();
   });
-  addEventListener("storage", ({ key }) => {
-    if (key?.startsWith(PREFIX)) tell([]);
+  addEventListener("storage", ({ key, oldValue, newValue }) => {
+    // What another tab takes away has been recorded.
+    if (key?.startsWith(PREFIX)) tell(newValue === null && oldValue ? [JSON.parse(oldValue).courseId] : []);
   });
   onChange(() => {
     failures = 0;
@@ -213,4 +218,7 @@ function settle(batch, results) {
 
 const keep = (event) => localStorage.setItem(PREFIX + event.eventId, JSON.stringify(event));
 const remove = (event) => localStorage.removeItem(PREFIX + event.eventId);
-const tell = (courses) => changes.dispatchEvent(new CustomEvent("change", { detail: courses }));
+function tell(courses) {
+  recorded += courses.length;
+  changes.dispatchEvent(new CustomEvent("change", { detail: courses }));
+}

@@ -60,7 +60,7 @@ function mend() {
     field.setAttribute("aria-label", name ?? field.placeholder ?? "");
     if (!field.getAttribute("aria-label")) field.setAttribute("aria-label", "Choice or body of the request");
   }
-  for (const example of place.querySelectorAll(".highlight-code pre:not([tabindex])")) example.setAttribute("tabindex", "0");
+  for (const example of place.querySelectorAll("pre:not([tabindex])")) example.setAttribute("tabindex", "0");
   const about = place.querySelector(".information-container:not([role])");
   about?.setAttribute("role", "region");
   about?.setAttribute("aria-label", "About the API");

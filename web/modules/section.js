@@ -51,7 +51,7 @@ export async function sectionPage({ id, signal }) {
         "p",
         { class: "crumbs" },
         element("a", { href: "#/courses" }, "Catalogue"),
-        foreign("a", course.title, { href: `#/courses/${course.id}` }),
+        element("a", { href: `#/courses/${course.id}` }, foreign("bdi", course.title)),
       ),
       heading(section.title),
       element("p", { class: "facts" }, foreign("bdi", section.type, { class: "tag" }), `Section ${count(place + 1)} of ${count(all.length)}${length}`),
