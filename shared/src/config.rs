@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn writes_are_limited_unless_nought_is_said_and_a_minutes_worth_may_come_at_once() {
         let limits = |variables: &[(&str, &str)]| {
-            let config = config(&[&[DATABASE], variables].concat()).unwrap();
+            let config = config(&[&[DATABASE][..], variables].concat()).unwrap();
             [config.writes, config.service_writes].map(|limit| limit.map(|limit| (limit.per_minute, limit.burst)))
         };
         assert_eq!(limits(&[]), [Some((600, 600)), Some((6_000, 6_000))]);
