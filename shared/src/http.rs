@@ -77,7 +77,9 @@ where
             let LambdaEvent { payload: Event(mut event), context } = event;
             escape_query(&mut event.raw_query_string);
             let request = Request::from(LambdaRequest::ApiGatewayV2(event)).with_lambda_context(context);
-            async move { Ok::<_, Infallible>(Reply(answer(app, request, handle).await)) }
+            // On the heap, as in `invocation::caught`: the runtime wraps it in many more.
+            let answer = Box::pin(answer(app, request, handle));
+            async move { Ok::<_, Infallible>(Reply(answer.await)) }
         });
         lambda_runtime::run_concurrent(service).await
     })

@@ -39,7 +39,7 @@ where
                     correlation_id: None,
                     xray_trace_id: event.context.xray_trace_id,
                 };
-                answer(app, trace, event.payload, deadline, handle).await.map_err(diagnose)
+                Box::pin(answer(app, trace, event.payload, deadline, handle)).await.map_err(diagnose)
             }
         });
         lambda_runtime::run_concurrent(service).await
