@@ -12,6 +12,7 @@ mod cache_load;
 mod caching;
 mod chaos;
 mod conditional;
+mod documents;
 mod drop_off;
 mod editing;
 mod enrolling;
