@@ -237,6 +237,12 @@ describe("a teacher", () => {
     await page.getByRole("table", { name: "" }).last().getByRole("link", { name: /Lectern for teachers/ }).click();
     await page.getByRole("heading", { level: 1, name: /Lectern for teachers/ }).waitFor();
     await page.getByRole("row", { name: /^jonas/ }).waitFor();
+    const stops = page.getByRole("table", { name: /Where learners stop/ });
+    assert.equal(await stops.getByRole("row").count(), 1 + 10, "a row for each section");
+    await stops.getByRole("row", { name: /1\.1 Courses, lessons, sections 7 of 8/ }).waitFor();
+    const stands = page.getByRole("table", { name: /How far the learners are/ }).getByRole("row");
+    const learners = (await stands.allTextContents()).slice(1).map((text) => Number(/\d+$/.exec(text)[0]));
+    assert.equal(learners.reduce((sum, some) => sum + some), 8, "everybody stands somewhere");
     await page.getByLabel("How far").selectOption("100");
     await page.getByRole("row", { name: /^jonas/ }).waitFor({ state: "detached" });
     await page.getByRole("row", { name: /^alice active 100 %/ }).waitFor();

@@ -77,6 +77,34 @@ export function completionTimes(courses) {
   });
 }
 
+const RANGES = { 0: "Nothing yet", "1-25": "Up to 25 %", "26-50": "Up to 50 %", "51-75": "Up to 75 %", "76-99": "Below 100 %", 100: "All" };
+
+/** How many learners stand where. */
+export function progressRanges({ progress, totalEnrollments }) {
+  return bars({
+    caption: "Progress",
+    note: "How far the learners are now.",
+    head: ["Of the sections", "Of all who are enrolled", "Learners"],
+    max: Math.max(totalEnrollments, 1),
+    rows: progress.map(({ range, learners }) => ({ label: RANGES[range] ?? range, value: learners, text: count(learners) })),
+  });
+}
+
+/** How many learners have completed each section, in the course's order. */
+export function dropOff({ sections, totalEnrollments }) {
+  return bars({
+    caption: "Where learners stop",
+    note: "Who has completed each section, of all who are enrolled.",
+    head: ["Section", "From 0 to 100 %", "Completed it"],
+    max: Math.max(totalEnrollments, 1),
+    rows: sections.map(({ title, completed, lessonOrder, order }) => ({
+      label: `${lessonOrder}.${order} ${title}`,
+      value: completed,
+      text: `${count(completed)} of ${count(totalEnrollments)}`,
+    })),
+  });
+}
+
 const scale = (value, max) => (Math.min(Math.max(value, 0), max) / max) * WIDTH;
 
 function grid() {

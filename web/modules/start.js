@@ -1,6 +1,6 @@
 // The start page: how the demo's courses are doing.
 
-import { call } from "./api.js";
+import { call, Problem } from "./api.js";
 import { completionRates, completionTimes } from "./charts.js";
 import { element } from "./dom.js";
 import { showIdentity } from "./frame.js";
@@ -17,18 +17,20 @@ async function show() {
   try {
     place.replaceChildren(...(await charts()));
   } catch (error) {
-    place.replaceChildren(failure(error, show));
+    place.replaceChildren(error instanceof Problem && error.status === 403 ? forTeachers() : failure(error, show));
   }
 }
 
 async function charts() {
   const bearer = isLocal ? (await mint(TEACHER)).token : await token();
-  if (!bearer) return [element("p", {}, "Choose who you are, as a teacher, to see how your courses are doing.")];
+  if (!bearer) return [forTeachers()];
   const { body } = await call("/me/authored-courses?status=published&limit=20", { token: bearer });
   const figures = await readFigures(body.courses, bearer);
   if (figures.length === 0) return [element("p", {}, "There are no published courses to tell of.")];
   return [completionRates(figures), completionTimes(figures)];
 }
+
+const forTeachers = () => element("p", {}, "Choose who you are, as a teacher, to see how your courses are doing.");
 
 showIdentity();
 if (!isLocal) onChange(show);

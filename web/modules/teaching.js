@@ -1,7 +1,7 @@
 // A teacher's side: their courses, who takes them, and the figures as charts.
 
 import { call, Problem, query } from "./api.js";
-import { completionRates, completionTimes } from "./charts.js";
+import { completionRates, completionTimes, dropOff, progressRanges } from "./charts.js";
 import { announce, element, foreign } from "./dom.js";
 import { count, date, duration, percent, plural, time } from "./format.js";
 import { isLocal, token } from "./identity.js";
@@ -75,15 +75,19 @@ function row(course) {
   );
 }
 
+async function readDetails(id, bearer, signal) {
+  return (await call(`/courses/${id}/analytics?detail=sections`, { token: bearer, signal })).body;
+}
+
 export async function taughtCoursePage({ id, signal }) {
   const bearer = await token();
-  const [course, analytics] = await Promise.all([
+  const [course, details] = await Promise.all([
     call(`/me/courses/${id}`, { token: bearer, signal }),
-    call(`/courses/${id}/analytics`, { token: bearer, signal }),
+    readDetails(id, bearer, signal),
   ]);
   const place = element("div");
   const show = (figures) => place.replaceChildren(...chartsOf(course.body, figures));
-  show(analytics.body);
+  show(details);
   return {
     title: course.body.title,
     nodes: [
@@ -109,7 +113,14 @@ function chartsOf(course, figures) {
   return [
     element("p", { class: "quiet" }, `As of ${time(figures.asOf)}.`),
     element("dl", { class: "tiles" }, tiles.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))),
-    element("div", { class: "charts" }, completionRates(shown), completionTimes(shown)),
+    element(
+      "div",
+      { class: "charts" },
+      progressRanges(figures),
+      dropOff(figures),
+      completionRates(shown),
+      completionTimes(shown),
+    ),
   ];
 }
 
@@ -120,7 +131,7 @@ function refresher(id, bearer, signal, show) {
     try {
       const answer = await fetch("/_local/functions/refresh-analytics", { method: "POST", signal });
       if (!answer.ok) throw new Error("The figures could not be refreshed.");
-      show((await call(`/courses/${id}/analytics`, { token: bearer, signal })).body);
+      show(await readDetails(id, bearer, signal));
       announce("The figures are those of this moment.");
       trouble.replaceChildren();
     } catch (error) {
