@@ -89,6 +89,36 @@ describe("a newcomer", () => {
   });
 });
 
+describe("elsewhere than on one's own machine", () => {
+  test("one brings a token of the issuer, and what is none is refused", async () => {
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    const config = 'export const api = "";\nexport const tokens = "pasted";\n';
+    await page.route("**/config.js", (route) => route.fulfill({ contentType: "text/javascript", body: config }));
+    await page.goto("/console.html#/learning");
+    await page.getByRole("banner").getByRole("button").click();
+    const token = page.getByLabel("An access token of your issuer");
+    const alert = page.getByRole("dialog").getByRole("alert");
+    await token.fill("not.a.token");
+    await page.getByRole("button", { name: "Use it" }).click();
+    await alert.getByText("This is no token").waitFor();
+    await token.fill(await (await fetch(`${lectern.url}/_local/token?sub=alice&expires_in=30`)).text());
+    await page.getByRole("button", { name: "Use it" }).click();
+    await alert.getByText("This token is over").waitFor();
+    await assertAccessible(window, "the dialogue");
+    await token.fill(await (await fetch(`${lectern.url}/_local/token?sub=alice`)).text());
+    await page.getByRole("button", { name: "Use it" }).click();
+    await page.getByRole("progressbar", { name: /Lectern for teachers/ }).waitFor();
+    await page.reload();
+    await page.getByRole("button", { name: "You are alice" }).click();
+    await page.getByRole("button", { name: "Be nobody in particular" }).click();
+    await page.getByText("This is for somebody in particular.").waitFor();
+    assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    await assertClean(window);
+    await window.context.close();
+  });
+});
+
 describe("the queue", () => {
   test("keeps what was ticked without a network, over a reload, and sends it once there is one", async () => {
     const course = await publish(lectern.url, "Offline", [{ title: "One", content: "1" }, { title: "Two", content: "2" }]);

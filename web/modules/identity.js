@@ -63,8 +63,10 @@ export async function mint({ sub, groups = "", scope = "" }) {
 /** Takes a token that somebody brought. */
 export function bring(text) {
   const token = text.trim().replace(/^Bearer\s+/i, "");
-  const claims = read(token);
-  keep({ sub: claims.sub, token, expires: (claims.exp ?? 0) * 1000 });
+  const { sub, exp = 0 } = read(token);
+  const expires = exp * 1000;
+  if (expires - MARGIN <= Date.now()) throw new Error("This token is over, or will be within a minute. Get another one.");
+  keep({ sub, token, expires });
   changes.dispatchEvent(new Event("change"));
 }
 
