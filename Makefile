@@ -152,6 +152,13 @@ binaries: need-cargo ## target/release/<function>, built for this machine
 	cargo build --release --package bench $(addprefix --package ,$(PLAIN))
 	cargo build --release $(addprefix --package ,$(PARKING))
 
+# What Lambda runs, as near to it as one gets without AWS. CI makes this check where it can have a Docker engine.
+.PHONY: sam-local
+sam-local: binaries $(VENV)/.check ## Every function in a container under `sam local`, beside the same code here (Linux, Docker)
+	@SAM=$(CURDIR)/$(VENV)/bin/sam tools/with-docker cargo lectern with-services -- \
+	  cargo test --quiet --workspace --test it -- --ignored --exact --nocapture \
+	  sam_local::every_function_answers_in_its_container_as_it_does_here
+
 # Few calls for all functions: their dependencies are compiled once and two of them are linked at a time. These are the
 # same builds that `sam build` asks for, so that `make deploy` finds them done.
 .PHONY: zips

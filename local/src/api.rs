@@ -134,6 +134,20 @@ impl Api {
         }
     }
 
+    /// Gives an event to a function of either kind, as Lambda would, and answers what it says.
+    ///
+    /// # Errors
+    /// When there is no such function, or it fails or does not understand the event.
+    pub async fn deliver(&self, binary: &str, event: Value) -> std::result::Result<Value, InvokeError> {
+        let Some(Function::Http(answer)) = functions::find(binary) else { return self.invoke(binary, event).await };
+        let failed = |error: serde_json::Error| InvokeError::Failed {
+            error_type: "Runtime.BadEvent".to_owned(),
+            message: error.to_string(),
+        };
+        let request = lambda_http::request::from_str(&event.to_string()).map_err(failed)?;
+        serde_json::to_value(to_lambda(answer(self.app.clone(), request).await)).map_err(failed)
+    }
+
     /// Passes a request to its function, unless the gateway refuses it.
     async fn pass(&self, request: Request<Bytes>, arrival: &Arrival) -> std::result::Result<Response<Bytes>, Refused> {
         let (parts, body) = request.into_parts();

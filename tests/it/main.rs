@@ -42,6 +42,7 @@ mod resilience;
 mod rig;
 mod roster;
 mod round_trips;
+mod sam_local;
 mod security;
 mod support;
 mod template;

@@ -12,7 +12,7 @@ use std::{
 
 use chrono::Utc;
 use local::{
-    api::Api,
+    api::{Api, InvokeError},
     authorizer::{Authorizer, Grant, SigningKey},
     page::Page,
     services::dynamodb,
@@ -272,6 +272,11 @@ impl Lectern {
     /// Runs a function that has no route.
     pub(crate) async fn invoke(&self, function: &str, event: Value) -> Value {
         self.api.invoke(function, event).await.expect("the function answers")
+    }
+
+    /// Gives an event to a function of either kind.
+    pub(crate) async fn deliver(&self, function: &str, event: Value) -> Result<Value, InvokeError> {
+        self.api.deliver(function, event).await
     }
 
     /// Runs SQL in its database.

@@ -19,7 +19,7 @@ fn names(folder: &str) -> BTreeSet<String> {
 }
 
 /// Each sample event with its file's name.
-fn events() -> Vec<(String, Value)> {
+pub(crate) fn events() -> Vec<(String, Value)> {
     let read = |name: String| {
         let text = fs::read_to_string(root().join("tests/events").join(&name)).unwrap();
         let event = serde_json::from_str(&text).unwrap();
