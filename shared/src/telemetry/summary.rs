@@ -128,8 +128,14 @@ fn put(line: &mut Vec<u8>, text: &str) {
 /// A key, as it stands in the line, and a text of others.
 fn put_text(line: &mut Vec<u8>, key: &str, text: &str) {
     put(line, key);
-    // Nothing can go wrong when a text is written into memory.
-    let _ = serde_json::to_writer(line, text);
+    if text.bytes().all(|byte| byte >= b' ' && byte != b'"' && byte != b'\\') {
+        put(line, "\"");
+        put(line, text);
+        put(line, "\"");
+    } else {
+        // Nothing can go wrong when a text is written into memory.
+        let _ = serde_json::to_writer(line, text);
+    }
 }
 
 fn put_any(line: &mut Vec<u8>, key: &str, text: Option<&str>) {
