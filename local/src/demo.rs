@@ -14,12 +14,12 @@ use http::{Method, Request};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use shared::db::connect::Connector;
 use uuid::Uuid;
 
 use crate::api::{Api, InvokeError};
 use crate::authorizer::Grant;
 use crate::error::{Context, Error, Result};
-use crate::services::postgres::connect;
 use crate::workspace::{read_if_there, write_private};
 
 /// Who wrote the courses.
@@ -100,9 +100,10 @@ pub enum Demo {
 ///
 /// # Errors
 /// When a request fails; the next call goes on from there.
-pub async fn load_once(api: &Api, database_url: &str, state: &Path) -> Result<Demo> {
+pub async fn load_once(api: &Api, state: &Path) -> Result<Demo> {
     let mut record = Record::read(state)?;
-    let database = Database::look_at(database_url).await.context(|| "the database could not be looked at")?;
+    let connector = Connector::new(&api.app().config.postgres).context(|| "the database cannot be reached")?;
+    let database = Database::look_at(&connector).await.context(|| "the database could not be looked at")?;
     let mut current = match record.loads.get(&database.identity) {
         Some(before) if before.finished => return Ok(Demo::Known),
         Some(before) if before.edition != edition() => {
@@ -134,8 +135,8 @@ struct Database {
 }
 
 impl Database {
-    async fn look_at(url: &str) -> std::result::Result<Self, tokio_postgres::Error> {
-        let client = connect(url).await?;
+    async fn look_at(connector: &Connector) -> std::result::Result<Self, tokio_postgres::Error> {
+        let (client, _) = connector.open().await?;
         let sql = "select (select system_identifier from pg_control_system()) || '/' || oid as identity,
                 exists (select from courses) as has_courses
             from pg_database where datname = current_database()";

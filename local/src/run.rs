@@ -100,7 +100,7 @@ async fn make_ready(servers: &mut Servers, state: &Path, template: &Template, se
     let key = key.context(|| "no key could be made")??;
     let api = Arc::new(Api::over(config, template, key)?);
     migrate(&api).await?;
-    load_demo(&api, &urls.database, state).await;
+    load_demo(&api, state).await;
     Ok(api)
 }
 
@@ -128,8 +128,8 @@ async fn migrate(api: &Api) -> Result<()> {
 }
 
 /// A demo that cannot be loaded is no reason not to run.
-async fn load_demo(api: &Api, database_url: &str, state: &Path) {
-    match demo::load_once(api, database_url, state).await {
+async fn load_demo(api: &Api, state: &Path) {
+    match demo::load_once(api, state).await {
         Ok(Demo::Loaded) => say("Loaded the demo courses, written by ada and taken by alice, ben, chen and others."),
         Ok(Demo::Outdated) => say("The demo of another version was loaded half; it stays as it is."),
         Ok(Demo::Known | Demo::Unwanted) => {}

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use tokio_postgres::config::Host;
+use shared::db::connect;
 
 use crate::error::{Context, Error, Result};
 
@@ -86,13 +86,8 @@ pub(crate) fn read(name: &str) -> Option<String> {
 }
 
 fn is_database_local(url: &str) -> Result<bool> {
-    // The parser's own message may quote the URL, and with it the password.
-    let config: tokio_postgres::Config = url.parse().map_err(|_| Error::new("DATABASE_URL is not a PostgreSQL URL"))?;
-    let named = config.get_hosts().iter().all(|host| match host {
-        Host::Tcp(name) => is_host_local(name),
-        Host::Unix(_) => true,
-    });
-    Ok(named && config.get_hostaddrs().iter().all(IpAddr::is_loopback))
+    let target = connect::parse(url).map_err(|what| Error::new(format!("DATABASE_URL {what}")))?;
+    Ok(connect::is_local(&target))
 }
 
 fn is_redis_local(url: &str) -> Result<bool> {

@@ -2,7 +2,11 @@
 //!
 //! | variable | default | meaning |
 //! |---|---|---|
-//! | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
+//! | `DATABASE_URL` | this or `DB_HOST` | `postgres://user:password@host:port/database`; TLS unless it is on this machine |
+//! | `DB_HOST`, `DB_PORT`, `DB_NAME`, `DB_USER` | –, 5432, –, – | the same in parts, which beside `DATABASE_URL` mean nothing |
+//! | `DB_PASSWORD` | – | the password of `DB_USER` |
+//! | `DB_AUTH` | by password | `iam`: passwords are tokens of the function's role in AWS, made by `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` |
+//! | `DB_CA_BUNDLE` | public authorities | a PEM file with authorities beside them, for the certificate of PostgreSQL |
 //! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
 //! | `REDIS_URL` | none: no cache | `redis://user:password@host:port/number`, `rediss://` for TLS |
 //! | `REDIS_CLUSTER` | `false` | `true` where the address is that of a cluster, or of `ElastiCache` Serverless |
@@ -18,10 +22,13 @@
 //! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
 //! | `SERVICE_NAME` | `lectern` | the stack's name, on log lines and as a dimension of metrics |
 
+mod postgres;
+
 use std::{fmt, time::Duration};
 
 use lambda_http::http::Uri;
 
+pub use self::postgres::{Credentials, Iam, Postgres};
 use crate::telemetry::LogSettings;
 
 /// How long one unit of work may take before the caller is told to come back: API Gateway waits 30 s, a person 3.
@@ -35,8 +42,8 @@ const MOST_WRITES: u32 = 60_000;
 /// Lectern's settings.
 #[derive(Clone)]
 pub struct Config {
-    /// Where PostgreSQL is, with the password.
-    pub database_url: String,
+    /// Where PostgreSQL is, and how one comes in.
+    pub postgres: Postgres,
     /// How many connections this environment may hold.
     pub database_connections: usize,
     /// How long a request's work in PostgreSQL may take in all, retry included.
@@ -122,7 +129,7 @@ impl Config {
     /// All defaults, for one database and without a cache.
     pub fn for_database(url: &str) -> Self {
         Self {
-            database_url: url.to_owned(),
+            postgres: Postgres::at(url),
             database_connections: 1,
             database_budget: UNIT_OF_WORK,
             redis: None,
@@ -145,12 +152,7 @@ impl Config {
     pub fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let mut problems = Vec::new();
         let mut env = Environment { lookup: &lookup, problems: &mut problems };
-        let database_url = env.text("DATABASE_URL").unwrap_or_default();
-        if database_url.is_empty() {
-            env.problem("DATABASE_URL", "is required");
-        } else if database_url.parse::<tokio_postgres::Config>().is_err() {
-            env.problem("DATABASE_URL", "is not a PostgreSQL URL");
-        }
+        let postgres = Postgres::read(&mut env);
         if env.text("SERVICE_NAME").is_some_and(|name| !is_dimension(&name)) {
             env.problem("SERVICE_NAME", "must be 1 to 255 visible ASCII characters, the first no colon");
         }
@@ -160,12 +162,13 @@ impl Config {
             env.problem("AWS_ENDPOINT_URL_DYNAMODB", "is not a URL");
         }
         let parking = env.text("PARKING_TABLE").map(|table| Parking { table, endpoint });
-        let defaults = Self::for_database(&database_url);
+        let defaults = Self::for_database(&postgres.url);
         let writes = env.number("WRITES_PER_MINUTE", 600, 0..=MOST_WRITES);
         let burst = env.number("WRITE_BURST", writes.max(1), 1..=MOST_WRITES);
         let service_writes = env.number("SERVICE_WRITES_PER_MINUTE", 6_000, 0..=MOST_WRITES);
         let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
         let config = Self {
+            postgres,
             database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
             redis,
             parking,
@@ -220,7 +223,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter
             .debug_struct("Config")
-            .field("database_url", &"[redacted]")
+            .field("postgres", &self.postgres)
             .field("database_connections", &self.database_connections)
             .field("redis", &self.redis)
             .field("parking", &self.parking)
@@ -251,6 +254,18 @@ impl Environment<'_> {
         (self.lookup)(name).filter(|value| !value.is_empty())
     }
 
+    fn required(&mut self, name: &str) -> String {
+        self.text(name).unwrap_or_else(|| {
+            self.problem(name, "is required");
+            String::new()
+        })
+    }
+
+    fn file(&mut self, name: &str) -> Option<Vec<u8>> {
+        let read = std::fs::read(self.text(name)?);
+        read.map_err(|error| self.problem(name, &format!("cannot be read: {}", error.kind()))).ok()
+    }
+
     fn number(&mut self, name: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {
         let Some(text) = self.text(name) else { return default };
         match text.parse() {
@@ -267,10 +282,7 @@ impl Environment<'_> {
         if redis::parse_redis_url(&url).is_none() {
             self.problem("REDIS_URL", "is not a Redis URL");
         }
-        let ca_bundle = self.text("REDIS_CA_BUNDLE").and_then(|path| {
-            let read = std::fs::read(path);
-            read.map_err(|error| self.problem("REDIS_CA_BUNDLE", &format!("cannot be read: {}", error.kind()))).ok()
-        });
+        let ca_bundle = self.file("REDIS_CA_BUNDLE");
         let defaults = Redis::at(&url);
         let prefix = self.text("REDIS_PREFIX").unwrap_or_else(|| defaults.prefix.clone());
         // Braces in front would decide on the slot in the place of our own.

@@ -7,10 +7,9 @@
 //! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
 //! * A server that said nothing is taken as away for a while: who comes then is told at once.
 
-use std::{
-    str::FromStr,
-    time::{Duration, Instant},
-};
+pub mod connect;
+
+use std::time::{Duration, Instant};
 
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
@@ -18,11 +17,12 @@ use deadpool_postgres::{
 use rand::RngExt;
 use tokio::time::{sleep, timeout};
 use tokio_postgres::{
-    NoTls, Row,
+    Row,
     error::SqlState,
     types::{ToSql, Type},
 };
 
+use self::connect::Connector;
 use crate::{
     breaker::Breaker,
     config::Config,
@@ -83,21 +83,17 @@ pub struct Database {
 impl Database {
     /// Makes the pool. Nothing connects before the first statement.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        let mut target = tokio_postgres::Config::from_str(&config.database_url)
-            .map_err(|error| Error::internal("reading DATABASE_URL", error))?;
-        // The pool bounds connecting: a time-out there is told apart from a refusal.
-        target.keepalives_idle(Duration::from_secs(60));
-        if target.get_application_name().is_none() {
-            target.application_name("lectern");
-        }
         // `Fast` asks no question on checkout; `check_idle` does, when there is a reason. `Clean` would pin RDS Proxy.
-        let manager = Manager::from_config(target, NoTls, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+        let method = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        // The connector has a target of its own.
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), Connector::new(&config.postgres)?, method);
         let pool = Pool::builder(manager)
             .max_size(config.database_connections)
             .runtime(Runtime::Tokio1)
             .timeouts(Timeouts {
                 // Whoever waits has a deadline of their own; see `checkout`.
                 wait: None,
+                // Bounded here, so that a time-out is told apart from a refusal.
                 create: Some(CONNECT_LIMIT),
                 recycle: Some(CHECK_LIMIT),
             })

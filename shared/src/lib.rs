@@ -49,10 +49,12 @@ pub mod progress;
 pub mod publication;
 pub mod recount;
 pub mod roster;
+mod sigv4;
 #[cfg(feature = "parking")]
 pub mod submissions;
 pub mod telemetry;
 pub mod throttle;
+mod tls;
 #[cfg(feature = "parking")]
 pub mod traces;
 pub mod tree;

@@ -11,10 +11,11 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
-use tokio_postgres::{NoTls, error::SqlState};
+use tokio_postgres::error::SqlState;
 
 use crate::{
     config::Config,
+    db::connect::Connector,
     error::Error,
     telemetry::{self, millis},
 };
@@ -114,12 +115,11 @@ pub async fn apply(config: &Config, migrations: &[Migration], deadline: Instant)
 }
 
 async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error> {
-    let connecting = tokio_postgres::connect(&config.database_url, NoTls);
-    let (client, connection) = timeout(CONNECT_LIMIT, connecting)
+    let connector = Connector::new(&config.postgres)?;
+    let (client, driver) = timeout(CONNECT_LIMIT, connector.open())
         .await
         .map_err(|error| Error::unavailable("connecting to migrate", error))?
         .map_err(|error| Error::unavailable("connecting to migrate", error))?;
-    let driver = tokio::spawn(connection);
     let result = migrate(&client, migrations).await;
     // The connection closes with its client, and with it the lock goes.
     drop(client);

@@ -58,7 +58,7 @@ impl Tapped {
         let config = plain.app().config.clone();
         let first = Lectern::start_with(|fresh| {
             *fresh = config;
-            fresh.database_url = plain.database.replace(address(&plain.database), &postgres.address);
+            fresh.postgres.url = plain.database.replace(address(&plain.database), &postgres.address);
         })
         .await;
         let second = first.another().await;

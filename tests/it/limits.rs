@@ -47,7 +47,7 @@ async fn limited(kind: Kind, burst: u32) -> Lectern {
 
 /// With the limits of everybody who sets none.
 fn by_default(config: &mut Config) {
-    let defaults = Config::for_database(&config.database_url);
+    let defaults = Config::for_database(&config.postgres.url);
     (config.writes, config.service_writes) = (defaults.writes, defaults.service_writes);
 }
 

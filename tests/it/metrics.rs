@@ -190,7 +190,7 @@ async fn without_database_and_table_the_failure_is_counted_for_both() {
     let config = lectern.app().config.clone();
     let nowhere = Lectern::start_with(|fresh| {
         *fresh = config;
-        fresh.database_url = crate::support::NOWHERE.to_owned();
+        fresh.postgres.url = crate::support::NOWHERE.to_owned();
         fresh.parking.as_mut().unwrap().endpoint = Some("http://127.0.0.1:1".to_owned());
     })
     .await;

@@ -1,7 +1,9 @@
 //! A PostgreSQL and a Redis of a test's own, which it may freeze and kill.
 
 use std::{
+    fs::Permissions,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::Stdio,
     time::{Duration, Instant},
@@ -25,8 +27,9 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
+    certificates::Identity,
     faults::{Protocol, Proxy},
-    support::{address_of, at_address, deadline, required},
+    support::{address_of, at_address, deadline, required, sql},
 };
 
 /// How long something that must happen soon may take.
@@ -54,6 +57,31 @@ impl OwnPostgres {
         migrations::apply(&Config::for_database(&url), migrations::ALL, deadline()).await.expect("migrations apply");
         let calm = Proxy::start(address_of(&url), Protocol::Other).await;
         Self { run, server: Some(server), frozen: vec![], calm }
+    }
+
+    /// Shows who it is from now on, and lets nobody come without TLS but its superuser and the role `proxied`, whom a
+    /// proxy has asked already. There is also a role `functions`, whose password is `secret`.
+    pub(crate) async fn encrypt(&mut self, identity: &Identity) {
+        let roles = "do $$ begin
+                create role functions login password 'secret' in role lectern;
+                create role proxied login in role lectern;
+            exception when duplicate_object then null; end $$";
+        sql(&self.server().url("lectern"), roles).await;
+        sql(&self.server().url("lectern"), "alter system set ssl = on").await;
+        self.shut_down().await;
+        let data = self.run.home().path().join("postgres/data");
+        let (certificate, key) = identity.pem();
+        for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+            let file = data.join(name);
+            std::fs::write(&file, text).expect("a file");
+            std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("a file of the server's alone");
+            self.run.home().give(&file).expect("a file of the server's");
+        }
+        let who = "host all lectern 127.0.0.1/32 scram-sha-256\n\
+            host all proxied 127.0.0.1/32 trust\n\
+            hostssl all all 127.0.0.1/32 scram-sha-256\n";
+        std::fs::write(data.join("pg_hba.conf"), who).expect("a file");
+        self.start_again().await;
     }
 
     /// Where it is.

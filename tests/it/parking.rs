@@ -325,7 +325,7 @@ async fn without_dynamodb_postgres_goes_on_and_without_both_nothing_is_promised(
     let (lectern, _, course) = with_and_without_postgres().await;
     let lost = |fresh: &mut shared::config::Config, database_url: &str| {
         *fresh = lectern.app().config.clone();
-        fresh.database_url = database_url.to_owned();
+        fresh.postgres.url = database_url.to_owned();
         let parking = fresh.parking.as_mut().unwrap();
         parking.endpoint = Some("http://127.0.0.1:1".to_owned());
     };
@@ -343,7 +343,7 @@ async fn without_dynamodb_postgres_goes_on_and_without_both_nothing_is_promised(
 #[tokio::test]
 async fn where_no_table_is_named_nothing_is_parked() {
     let lectern = Lectern::start_with(|config| {
-        config.database_url = NOWHERE.to_owned();
+        config.postgres.url = NOWHERE.to_owned();
         config.parking = None;
     })
     .await;
@@ -391,7 +391,7 @@ async fn a_silent_postgres_is_asked_once_and_then_left_alone() {
         }
     });
     let url = format!("postgres://lectern:secret@{address}/lectern");
-    let lectern = Lectern::start_with(|config| config.database_url = url).await;
+    let lectern = Lectern::start_with(|config| config.postgres.url = url).await;
     let (alice, section) = (lectern.learner("alice"), uuid::Uuid::now_v7().to_string());
     place(&alice.record(&[event(&section, 5, true)]).await);
     let before = asked.load(Ordering::Relaxed);
@@ -510,7 +510,7 @@ async fn a_slow_request_for_a_submission_ends_in_time() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
     let lectern = Lectern::start_with(|config| {
-        config.database_url = NOWHERE.to_owned();
+        config.postgres.url = NOWHERE.to_owned();
         config.parking.as_mut().unwrap().endpoint = Some(endpoint);
     })
     .await;

@@ -871,7 +871,7 @@ async fn who_goes_on_learning_while_they_are_erased_leaves_nothing_and_disturbs_
 async fn where_a_server_is_away_it_is_told_and_the_next_request_ends_it() {
     type Change = fn(&mut Config);
     let away: [(&str, Change); 3] = [
-        ("PostgreSQL", |config| config.database_url = NOWHERE.to_owned()),
+        ("PostgreSQL", |config| config.postgres.url = NOWHERE.to_owned()),
         ("DynamoDB", |config| config.parking.as_mut().unwrap().endpoint = Some("http://127.0.0.1:1".to_owned())),
         ("Redis", |config| config.redis.as_mut().unwrap().url = "redis://127.0.0.1:1/0".to_owned()),
     ];

@@ -5,52 +5,17 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::StatusCode;
 use shared::config::Redis;
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{
-        ServerConfig,
-        crypto::ring,
-        pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
-    },
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    certificates::Authority,
+    support::{Course, Lectern},
 };
 
-use crate::support::{Course, Lectern};
-
 const OK: StatusCode = StatusCode::OK;
-
-/// Somebody who signs certificates.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new() -> Self {
-        let mut params = CertificateParams::new([]).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// What a server shows to be the one of this name.
-    fn server(&self, name: &str) -> TlsAcceptor {
-        let key = KeyPair::generate().unwrap();
-        let params = CertificateParams::new([name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der().clone()], key)
-            .unwrap();
-        TlsAcceptor::from(Arc::new(config))
-    }
-}
 
 /// An end of TLS before a Redis.
 struct Front {
@@ -118,7 +83,7 @@ async fn read_through(acceptor: TlsAcceptor, ca_bundle: Option<String>) -> (Stri
 async fn a_certificate_of_any_authority_in_the_bundle_is_trusted() {
     let (authority, another) = (Authority::new(), Authority::new());
     let bundle = format!("{}{}", another.pem(), authority.pem());
-    let (source, _, entered) = read_through(authority.server("127.0.0.1"), Some(bundle)).await;
+    let (source, _, entered) = read_through(authority.server("127.0.0.1").acceptor(), Some(bundle)).await;
     assert_eq!((source.as_str(), entered), ("hit", 1));
 }
 
@@ -126,7 +91,7 @@ async fn a_certificate_of_any_authority_in_the_bundle_is_trusted() {
 async fn a_certificate_of_an_authority_outside_the_bundle_is_refused() {
     let authority = Authority::new();
     for bundle in [None, Some(Authority::new().pem())] {
-        let (source, came, entered) = read_through(authority.server("127.0.0.1"), bundle).await;
+        let (source, came, entered) = read_through(authority.server("127.0.0.1").acceptor(), bundle).await;
         assert_eq!((source.as_str(), entered), ("bypass", 0));
         assert!(came > 0);
     }
@@ -136,7 +101,7 @@ async fn a_certificate_of_an_authority_outside_the_bundle_is_refused() {
 async fn a_certificate_of_another_server_is_refused() {
     let authority = Authority::new();
     let bundle = authority.pem();
-    let (source, came, entered) = read_through(authority.server("cache.example"), Some(bundle)).await;
+    let (source, came, entered) = read_through(authority.server("cache.example").acceptor(), Some(bundle)).await;
     assert_eq!((source.as_str(), entered), ("bypass", 0));
     assert!(came > 0);
 }

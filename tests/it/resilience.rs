@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(4);
 
 async fn is_unavailable_everywhere(database_url: &str) {
     let lectern = Lectern::start_with(|config| {
-        config.database_url = database_url.to_owned();
+        config.postgres.url = database_url.to_owned();
         config.parking = None;
     })
     .await;

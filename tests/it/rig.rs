@@ -72,7 +72,7 @@ impl Rig {
         };
         let redis_url = own_redis.as_ref().map_or_else(support::redis, OwnRedis::url);
         let mut control = Lectern::start_with(|config| {
-            config.database_url = database.clone();
+            config.postgres.url = database.clone();
             config.redis = None;
         })
         .await;

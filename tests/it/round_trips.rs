@@ -137,10 +137,10 @@ impl Tapped {
     async fn start(cached: bool) -> Self {
         let plain = Lectern::start().await;
         let mut config = plain.app().config.clone();
-        let postgres = Tap::to(address(&config.database_url), || Box::<Flights>::default()).await;
+        let postgres = Tap::to(address(&config.postgres.url), || Box::<Flights>::default()).await;
         let redis_url = config.redis.take().unwrap().url;
         let redis = Tap::to(address(&redis_url), || Box::<Commands>::default()).await;
-        config.database_url = config.database_url.replace(address(&plain.database), &postgres.address);
+        config.postgres.url = config.postgres.url.replace(address(&plain.database), &postgres.address);
         config.redis = cached.then(|| Redis::at(&redis_url.replace(address(&redis_url), &redis.address)));
         config.database_connections = 1;
         let lectern = Lectern::start_with(|fresh| *fresh = config).await;

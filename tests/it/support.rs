@@ -22,7 +22,7 @@ use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use shared::{
     app::App,
-    config::{Allowance, Config, Parking, Redis},
+    config::{Allowance, Config, Parking, Postgres, Redis},
     migrations,
 };
 use tokio::{net::TcpListener, sync::OnceCell};
@@ -204,7 +204,7 @@ impl Lectern {
         // Tests do in a loop what nobody does; writes are counted all the same.
         let plenty = Some(Allowance { per_minute: 60_000, burst: 60_000 });
         (config.writes, config.service_writes) = (plenty, plenty);
-        let database = config.database_url.clone();
+        let database = config.postgres.url.clone();
         change(&mut config);
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let template = Template::read(&root.join("template.yaml")).expect("a good template");
@@ -224,7 +224,7 @@ impl Lectern {
     /// A second execution environment, for which PostgreSQL is away: where it should be, nobody listens.
     pub(crate) async fn cut_off(&self) -> Self {
         let config = self.api.app().config.clone();
-        Self::start_with(|fresh| *fresh = Config { database_url: NOWHERE.to_owned(), ..config }).await
+        Self::start_with(|fresh| *fresh = Config { postgres: Postgres::at(NOWHERE), ..config }).await
     }
 
     /// What its functions share.

@@ -101,7 +101,10 @@ impl Home {
     }
 
     /// Gives a file or directory to the servers' account.
-    pub(crate) fn give(&self, path: &Path) -> Result<()> {
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give(&self, path: &Path) -> Result<()> {
         self.account.as_ref().map_or(Ok(()), |account| account.give(path))
     }
 

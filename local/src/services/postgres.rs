@@ -275,7 +275,7 @@ pub(crate) async fn end_leftover_in(home: &Home) -> Result<()> {
 }
 
 /// Opens a connection that is closed when its client is dropped.
-pub(crate) async fn connect(url: &str) -> std::result::Result<tokio_postgres::Client, tokio_postgres::Error> {
+async fn connect(url: &str) -> std::result::Result<tokio_postgres::Client, tokio_postgres::Error> {
     let mut config: tokio_postgres::Config = url.parse()?;
     config.connect_timeout(CONNECT_PATIENCE);
     let (client, connection) = config.connect(tokio_postgres::NoTls).await?;

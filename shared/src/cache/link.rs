@@ -23,6 +23,7 @@ use crate::{
     config,
     error::Error,
     telemetry::{self, Metric, chain},
+    tls,
 };
 
 /// Opening a connection, which happens inside the first step.
@@ -77,8 +78,7 @@ impl Link {
         let is_encrypted = settings.url.starts_with("rediss");
         let connect_limit = if is_encrypted { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT };
         if is_encrypted {
-            // Fails only where one is installed already, and then that one is used.
-            let _ = rustls::crypto::ring::default_provider().install_default();
+            tls::install_provider();
         }
         let certificates =
             settings.ca_bundle.as_ref().map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem.clone()) });
