@@ -1,6 +1,7 @@
 //! The gateway's part of the work: CORS, route, token, limits; then the function gets the same event as on AWS and its
 //! answer takes the same way back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::cors;
 use crate::error::{Context, Error, Result};
 use crate::event::{self, Arrival};
 use crate::functions::{self, Function};
-use crate::template::{Match, Template, decode_path};
+use crate::template::{self, Match, Template, decode_path};
 
 /// The largest body that the gateway takes.
 pub(crate) const MOST_BODY_BYTES: usize = 10 * 1024 * 1024;
@@ -40,6 +41,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("apigw-requestid");
 #[derive(Debug)]
 pub struct Api {
     app: Arc<App>,
+    /// Those of functions that come to PostgreSQL in a role of their own.
+    in_roles: BTreeMap<String, Arc<App>>,
     template: Template,
     authorizer: Authorizer,
 }
@@ -67,7 +70,7 @@ impl Api {
         if let Some(function) = template.functions.iter().find(|function| functions::find(&function.binary).is_none()) {
             return Err(Error::new(format!("the template has a function {} that is not built in", function.binary)));
         }
-        Ok(Self { app, template: template.clone(), authorizer })
+        Ok(Self { app, in_roles: BTreeMap::new(), template: template.clone(), authorizer })
     }
 
     /// The API over the servers of a configuration, for tokens of this key.
@@ -78,6 +81,26 @@ impl Api {
         let authorizer = Authorizer::new(key, &config.groups_claim);
         let app = App::new(config).context(|| "the API cannot be put together")?;
         Self::new(Arc::new(app), template, authorizer)
+    }
+
+    /// Has the functions come to PostgreSQL each in its role, by the URL of each; they share the cache all the same. A
+    /// function whose role has none comes as before.
+    ///
+    /// # Errors
+    /// When a URL cannot be used.
+    pub fn in_roles(mut self, urls: BTreeMap<String, String>) -> Result<Self> {
+        for (role, url) in urls {
+            let mut config = self.app.config.clone();
+            config.postgres.url = url;
+            let app = App::new(config).context(|| format!("the role {role} cannot be used"))?;
+            self.in_roles.insert(role, Arc::new(App { cache: self.app.cache.clone(), ..app }));
+        }
+        Ok(self)
+    }
+
+    fn app_of(&self, function: &template::Function) -> Arc<App> {
+        let own = function.role.as_ref().and_then(|role| self.in_roles.get(role));
+        own.unwrap_or(&self.app).clone()
     }
 
     /// What the functions share.
@@ -121,7 +144,7 @@ impl Api {
         let settings = self.template.function(binary).ok_or(InvokeError::Unknown)?;
         let Some(Function::Event(run)) = functions::find(binary) else { return Err(InvokeError::Unknown) };
         let deadline = Instant::now() + settings.timeout.saturating_sub(DEADLINE_MARGIN);
-        let work = run(self.app.clone(), Uuid::now_v7().to_string(), event, deadline);
+        let work = run(self.app_of(settings), Uuid::now_v7().to_string(), event, deadline);
         let failed =
             |error_type: &str, message: String| InvokeError::Failed { error_type: error_type.to_owned(), message };
         match tokio::spawn(timeout(settings.timeout, work)).await {
@@ -170,7 +193,7 @@ impl Api {
     /// `None` when it breaks, takes too long, or says more than Lambda passes on.
     async fn run(&self, found: &Match<'_>, event: String) -> Option<Response<Bytes>> {
         let Some(Function::Http(answer)) = functions::find(&found.function.binary) else { return None };
-        let app = self.app.clone();
+        let app = self.app_of(found.function);
         let invocation = async move {
             let request = lambda_http::request::from_str(&event).ok()?;
             Some(answer(app, request).await)

@@ -182,8 +182,13 @@ mod tests {
     fn template() -> Template {
         let route = |method: Method, path: &str| Route { method, path: path.to_owned(), needs_token: true };
         let routes = vec![route(Method::POST, "/courses/{courseId}/enrollments"), route(Method::POST, "/progress")];
-        let function =
-            Function { binary: "f".to_owned(), timeout: Duration::from_secs(1), routes, schedules: Vec::new() };
+        let function = Function {
+            binary: "f".to_owned(),
+            timeout: Duration::from_secs(1),
+            routes,
+            schedules: Vec::new(),
+            role: None,
+        };
         Template { functions: vec![function], cors: Default::default() }
     }
 

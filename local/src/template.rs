@@ -36,6 +36,8 @@ pub struct Function {
     pub routes: Vec<Route>,
     /// How often it is invoked, if it is.
     pub schedules: Vec<Duration>,
+    /// The role in which it comes to PostgreSQL, if it says.
+    pub role: Option<String>,
 }
 
 /// A route of the HTTP API.
@@ -188,7 +190,8 @@ fn read_function(document: &Value, function: &Value, default_authorizer: bool) -
             }
         }
     }
-    Ok(Function { binary, timeout, routes, schedules })
+    let role = properties["Environment"]["Variables"]["DB_USER"].as_str().map(str::to_owned);
+    Ok(Function { binary, timeout, routes, schedules, role })
 }
 
 fn read_route(event: &Value, default_authorizer: bool) -> Result<Route> {
@@ -304,6 +307,7 @@ Resources:
     Properties:
       Timeout: 240
       Role: !GetAtt Role.Arn
+      Environment: { Variables: { DB_USER: refresher } }
       Events:
         Often: { Type: ScheduleV2, Properties: { ScheduleExpression: rate(5 minutes), Name: !Sub "${AWS::StackName}-r" } }
   Queue: { Type: AWS::SQS::Queue }
@@ -340,7 +344,8 @@ Resources:
             (refresh.timeout, refresh.schedules.as_slice()),
             (Duration::from_secs(240), &[Duration::from_secs(300)][..])
         );
-        assert_eq!(refresh.routes, []);
+        assert_eq!((refresh.routes.as_slice(), refresh.role.as_deref()), (&[][..], Some("refresher")));
+        assert_eq!(get_course.role, None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! A file is one transaction together with the row that records it, unless its first line is
 //! `-- lectern: no transaction`; such a file is a single statement that commits by itself in batches, and can be started
-//! again where it was interrupted.
+//! again where it was interrupted. Two files without a number make the roles and say what each may do; they are run each
+//! time, when all others are there.
 
 use std::{
     fmt::Write,
@@ -32,8 +33,15 @@ const TURN_PAUSE: Duration = Duration::from_millis(100);
 /// Opens a file that must not run inside a transaction.
 const NO_TRANSACTION: &str = "-- lectern: no transaction\n";
 
-/// A file of `migrations/`.
-#[derive(Debug, Clone, Copy)]
+/// Makes the roles, as far as whoever runs it may; it may be run again.
+pub const ROLES: &str = include_str!("../../migrations/roles.sql");
+/// States what each role may do with the present schema.
+const GRANTS: &str = include_str!("../../migrations/grants.sql");
+/// The roles of the functions.
+const NAMES: [&str; 3] = ["lectern_read", "lectern_write", "lectern_refresh"];
+
+/// A file of `migrations/` with a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Migration {
     /// `V1__courses_and_progress`.
     pub name: &'static str,
@@ -78,6 +86,7 @@ pub const ALL: &[Migration] = migrations![
     "V27__section_completions",
     "V28__note_section_completions",
     "V29__backfill_section_completions",
+    "V30__erase_learner_as_owner",
 ];
 
 impl Migration {
@@ -120,7 +129,15 @@ async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error
         .await
         .map_err(|error| Error::unavailable("connecting to migrate", error))?
         .map_err(|error| Error::unavailable("connecting to migrate", error))?;
-    let result = migrate(&client, migrations).await;
+    let mut result = migrate(&client, migrations).await;
+    // Rights speak of the present schema, and of nothing that a newer binary has made.
+    if migrations == ALL
+        && let Ok(done) = &result
+        && Some(done.version) == ALL.last().map(Migration::version)
+        && let Err(error) = grant(&client, config.postgres.iam.is_some()).await
+    {
+        result = Err(error);
+    }
     // The connection closes with its client, and with it the lock goes.
     drop(client);
     let _ = driver.await;
@@ -176,6 +193,29 @@ async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> R
     // A newer binary may have been here: the database is then ahead of us, which is its right.
     let newest = done.keys().last().copied().unwrap_or_default();
     Ok(Applied { applied, version: newest.max(migrations.last().map_or(0, Migration::version)) })
+}
+
+/// Makes the roles and states their rights. Where functions come by IAM they come in these roles, and cannot without;
+/// elsewhere somebody may have given them another.
+async fn grant(client: &tokio_postgres::Client, must_be_there: bool) -> Result<(), Error> {
+    let failed = |error| Error::internal("granting", error);
+    for statements in [ROLES, GRANTS] {
+        client.batch_execute(statements).await.map_err(failed)?;
+    }
+    let missing = "select wanted.name
+        from unnest($1::text[]) as wanted (name)
+        where not exists (select from pg_roles where pg_roles.rolname = wanted.name)";
+    let rows = client.query(missing, &[&&NAMES[..]]).await.map_err(failed)?;
+    let missing: Vec<&str> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let what = format!("the roles {} are missing, and may not be made by who migrates", missing.join(", "));
+    if must_be_there {
+        return Err(Error::internal("granting", what));
+    }
+    tracing::warn!("{what}");
+    Ok(())
 }
 
 /// Drops what an interrupted concurrent build of an index of this file has left: nobody reads by it, and `if not exists`
@@ -249,6 +289,7 @@ mod tests {
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .filter_map(|name| name.strip_suffix(".sql").map(str::to_owned))
+            .filter(|name| name.starts_with('V'))
             .collect();
         files.sort();
         let mut names: Vec<&str> = ALL.iter().map(|migration| migration.name).collect();

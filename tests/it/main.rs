@@ -44,6 +44,7 @@ mod redis_tls;
 mod requests;
 mod resilience;
 mod rig;
+mod roles;
 mod roster;
 mod round_trips;
 mod sam_local;

@@ -24,6 +24,7 @@ use tokio::{
     process::{Child, Command},
     time::sleep,
 };
+use tokio_postgres::NoTls;
 use uuid::Uuid;
 
 use crate::{
@@ -82,6 +83,20 @@ impl OwnPostgres {
             hostssl all all 127.0.0.1/32 scram-sha-256\n";
         std::fs::write(data.join("pg_hba.conf"), who).expect("a file");
         self.start_again().await;
+    }
+
+    /// Asks a role for no password any more.
+    pub(crate) async fn trust(&self, role: &str) {
+        let file = self.run.home().path().join("postgres/data/pg_hba.conf");
+        let rest = std::fs::read_to_string(&file).expect("a file");
+        std::fs::write(&file, format!("host all {role} 127.0.0.1/32 trust\n{rest}")).expect("a file");
+        sql(&self.server().url("lectern"), "select pg_reload_conf()").await;
+        let url = format!("postgres://{role}@{}/lectern", self.address());
+        let patience = Instant::now() + PATIENCE;
+        while tokio_postgres::connect(&url, NoTls).await.is_err() {
+            assert!(Instant::now() < patience, "it does not trust {role}");
+            sleep(GLANCE).await;
+        }
     }
 
     /// Where it is.

@@ -1,6 +1,7 @@
 //! A Lectern of one's own for each test: a fresh database, a Redis number of its own, a server on a free port.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::Path,
     sync::{
@@ -102,6 +103,26 @@ async fn create_database(template: &str) -> String {
     with_database(&server, &name)
 }
 
+/// The URL of each role of the functions, for a database of the tests' server.
+///
+/// They are members of the roles, with passwords: those themselves have none.
+pub(crate) async fn in_roles(database: &str) -> BTreeMap<String, String> {
+    static MEMBERS: OnceCell<Vec<(&str, String)>> = OnceCell::const_new();
+    let members = MEMBERS.get_or_init(|| async {
+        let run = Uuid::now_v7().simple();
+        let mut members = Vec::new();
+        for role in ["lectern_read", "lectern_write", "lectern_refresh"] {
+            let member = format!("{role}_{run}");
+            sql(database, &format!("create role {member} login password 'secret' in role {role}")).await;
+            members.push((role, member));
+        }
+        members
+    });
+    let name = database.rsplit_once('/').expect("a database name").1;
+    let url = |member: &str| format!("postgres://{member}:secret@{}/{name}", address_of(database));
+    members.await.iter().map(|(role, member)| ((*role).to_owned(), url(member))).collect()
+}
+
 /// A Redis number that no other test of this run uses.
 pub(crate) fn redis() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
@@ -184,7 +205,7 @@ pub(crate) struct Lectern {
 }
 
 impl Lectern {
-    /// With everything as in `make run`.
+    /// With everything as in `make run`, and each function in its role, as on AWS.
     pub(crate) async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
@@ -206,9 +227,11 @@ impl Lectern {
         (config.writes, config.service_writes) = (plenty, plenty);
         let database = config.postgres.url.clone();
         change(&mut config);
+        let roles = if config.postgres.url == database { in_roles(&database).await } else { BTreeMap::new() };
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let template = Template::read(&root.join("template.yaml")).expect("a good template");
-        let api = Arc::new(Api::over(config, &template, key().0.clone()).expect("a good configuration"));
+        let api = Api::over(config, &template, key().0.clone()).expect("a good configuration");
+        let api = Arc::new(api.in_roles(roles).expect("good URLs"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         tokio::spawn(local::server::serve(listener, api.clone(), Page::of(&root), std::future::pending()));
