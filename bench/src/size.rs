@@ -25,7 +25,7 @@ const WITH_SDK: [&str; 4] = ["get-progress", "manage-learner", "record-progress"
 
 /// Settings of a function in operation: all of its servers have an address, and none is there.
 const ENVIRONMENT: [(&str, &str); 3] = [
-    ("DATABASE_URL", "postgres://lectern:secret@127.0.0.1:1/lectern"),
+    ("DATABASE_URL", "postgres://lectern:secret@db.invalid/lectern"),
     ("REDIS_URL", "redis://127.0.0.1:1"),
     ("PARKING_TABLE", "parking"),
 ];

@@ -38,7 +38,7 @@ macro_rules! event_function {
     };
 }
 
-const FUNCTIONS: [(&str, Function); 12] = [
+const FUNCTIONS: [(&str, Function); 13] = [
     ("list-courses", http_function!(list_courses)),
     ("get-course", http_function!(get_course)),
     ("generate-course", http_function!(generate_course)),
@@ -51,6 +51,7 @@ const FUNCTIONS: [(&str, Function); 12] = [
     ("refresh-analytics", event_function!(refresh_analytics)),
     ("replay-parked", event_function!(replay_parked)),
     ("migrate", event_function!(migrate)),
+    ("prepare-database", event_function!(prepare_database)),
 ];
 
 /// The code behind a binary's name.

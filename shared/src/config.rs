@@ -8,6 +8,7 @@
 //! | `DB_AUTH` | by password | `iam`: passwords are tokens of the function's role in AWS, made by `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` |
 //! | `DB_CA_BUNDLE` | public authorities | a PEM file with authorities beside them, for the certificate of PostgreSQL |
 //! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
+//! | `AWS_ENDPOINT_URL_RDS_DATA` | that of the region | another endpoint of the RDS Data API |
 //! | `REDIS_URL` | none: no cache | `redis://user:password@host:port/number`, `rediss://` for TLS |
 //! | `REDIS_CLUSTER` | `false` | `true` where the address is that of a cluster, or of `ElastiCache` Serverless |
 //! | `REDIS_PREFIX` | `lectern` | begins every key, so that several stacks can share a server |
@@ -44,6 +45,10 @@ const MOST_WRITES: u32 = 60_000;
 pub struct Config {
     /// Where PostgreSQL is, and how one comes in.
     pub postgres: Postgres,
+    /// Who the function is for AWS, if it runs there.
+    pub iam: Option<Iam>,
+    /// Where the RDS Data API is, if not where the region has it.
+    pub data_api_endpoint: Option<String>,
     /// How many connections this environment may hold.
     pub database_connections: usize,
     /// How long a request's work in PostgreSQL may take in all, retry included.
@@ -130,6 +135,8 @@ impl Config {
     pub fn for_database(url: &str) -> Self {
         Self {
             postgres: Postgres::at(url),
+            iam: None,
+            data_api_endpoint: None,
             database_connections: 1,
             database_budget: UNIT_OF_WORK,
             redis: None,
@@ -157,10 +164,8 @@ impl Config {
             env.problem("SERVICE_NAME", "must be 1 to 255 visible ASCII characters, the first no colon");
         }
         let redis = env.redis();
-        let endpoint = env.text("AWS_ENDPOINT_URL_DYNAMODB");
-        if endpoint.as_deref().is_some_and(|url| !url.parse::<Uri>().is_ok_and(|url| url.scheme().is_some())) {
-            env.problem("AWS_ENDPOINT_URL_DYNAMODB", "is not a URL");
-        }
+        let endpoint = env.endpoint("AWS_ENDPOINT_URL_DYNAMODB");
+        let data_api_endpoint = env.endpoint("AWS_ENDPOINT_URL_RDS_DATA");
         let parking = env.text("PARKING_TABLE").map(|table| Parking { table, endpoint });
         let defaults = Self::for_database(&postgres.url);
         let writes = env.number("WRITES_PER_MINUTE", 600, 0..=MOST_WRITES);
@@ -169,6 +174,8 @@ impl Config {
         let concurrency = env.number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000).min(MOST_CONNECTIONS as u32);
         let config = Self {
             postgres,
+            iam: Iam::find(&env),
+            data_api_endpoint,
             database_connections: env.number("DATABASE_CONNECTIONS", concurrency, 1..=100) as usize,
             redis,
             parking,
@@ -224,6 +231,7 @@ impl fmt::Debug for Config {
         formatter
             .debug_struct("Config")
             .field("postgres", &self.postgres)
+            .field("iam", &self.iam)
             .field("database_connections", &self.database_connections)
             .field("redis", &self.redis)
             .field("parking", &self.parking)
@@ -264,6 +272,14 @@ impl Environment<'_> {
     fn file(&mut self, name: &str) -> Option<Vec<u8>> {
         let read = std::fs::read(self.text(name)?);
         read.map_err(|error| self.problem(name, &format!("cannot be read: {}", error.kind()))).ok()
+    }
+
+    fn endpoint(&mut self, name: &str) -> Option<String> {
+        let endpoint = self.text(name)?;
+        if !endpoint.parse::<Uri>().is_ok_and(|url| url.scheme().is_some()) {
+            self.problem(name, "is not a URL");
+        }
+        Some(endpoint)
     }
 
     fn number(&mut self, name: &str, default: u32, range: std::ops::RangeInclusive<u32>) -> u32 {

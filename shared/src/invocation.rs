@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::{
     app::App,
+    cloudformation,
     config::{Config, log_settings},
     error::Error,
     telemetry::{self, Invocation, Outcome, Trace},
@@ -34,15 +35,39 @@ where
             let (app, handle) = (app.clone(), handle.clone());
             async move {
                 let deadline = until(event.context.deadline());
-                let trace = Trace {
-                    function_request_id: event.context.request_id,
-                    correlation_id: None,
-                    xray_trace_id: event.context.xray_trace_id,
-                };
-                Box::pin(answer(app, trace, event.payload, deadline, handle)).await.map_err(diagnose)
+                Box::pin(answer(app, trace(event.context), event.payload, deadline, handle)).await.map_err(diagnose)
             }
         });
         lambda_runtime::run_concurrent(service).await
+    })
+}
+
+/// The same for a function that a stack waits for: one that cannot start answers that, rather than nothing.
+pub fn serve_resource<F, Fut>(handle: F) -> ExitCode
+where
+    F: Fn(Arc<App>, Value, Instant) -> Fut + Clone + Send + Sync + 'static,
+    Fut: Future<Output = Result<Value, Error>> + Send + 'static,
+{
+    start(async |app| {
+        let app = app.map_err(|error| {
+            tell(&error);
+            telemetry::chain(&error)
+        });
+        let service = lambda_runtime::service_fn(move |event: LambdaEvent<Value>| {
+            let (app, handle) = (app.clone(), handle.clone());
+            async move {
+                let deadline = until(event.context.deadline());
+                match app {
+                    Ok(app) => Box::pin(answer(app, trace(event.context), event.payload, deadline, handle)).await,
+                    Err(what) => {
+                        let work = async |_, _| Err(Error::internal("starting", what));
+                        cloudformation::answer(event.payload, deadline, work).await
+                    }
+                }
+                .map_err(diagnose)
+            }
+        });
+        end(lambda_runtime::run_concurrent(service).await)
     })
 }
 
@@ -77,36 +102,49 @@ pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> R
     result.unwrap_or(Err(Error::Internal { context: "panic", source: None }))
 }
 
-/// Starts telemetry, reads the configuration and runs `work` on one thread: Lambda gives a function one event at a time,
-/// or many that wait for the same two servers.
+/// Runs `work` with the function's environment, unless that cannot be made.
 pub(crate) fn run<Fut>(work: impl FnOnce(Arc<App>) -> Fut) -> ExitCode
 where
     Fut: Future<Output = Result<(), lambda_runtime::Error>>,
 {
+    start(async |app| match app {
+        Ok(app) => end(work(app).await),
+        Err(error) => fail(&error),
+    })
+}
+
+/// Starts telemetry, reads the configuration and runs `work` on one thread: Lambda gives a function one event at a time,
+/// or many that wait for the same two servers.
+fn start<Fut>(work: impl FnOnce(Result<Arc<App>, Error>) -> Fut) -> ExitCode
+where
+    Fut: Future<Output = ExitCode>,
+{
     telemetry::init(&log_settings());
-    let config = match Config::from_env() {
-        Ok(config) => config,
-        Err(error) => return fail(&error),
-    };
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
     runtime.block_on(async {
-        let app = match App::new(config) {
-            Ok(app) => Arc::new(app),
-            Err(error) => return fail(&error),
-        };
-        match work(app).await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(error.as_ref()),
-        }
+        let config = Config::from_env().map_err(|error| Error::internal("starting", error));
+        work(config.and_then(App::new).map(Arc::new)).await
     })
 }
 
+fn end(result: Result<(), lambda_runtime::Error>) -> ExitCode {
+    result.map_or_else(|error| fail(error.as_ref()), |()| ExitCode::SUCCESS)
+}
+
 fn fail(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    tracing::error!(error = telemetry::chain(error), "cannot start");
+    tell(error);
     ExitCode::FAILURE
+}
+
+fn tell(error: &(dyn std::error::Error + 'static)) {
+    tracing::error!(error = telemetry::chain(error), "cannot start");
+}
+
+fn trace(context: lambda_runtime::Context) -> Trace {
+    Trace { function_request_id: context.request_id, correlation_id: None, xray_trace_id: context.xray_trace_id }
 }
 
 /// For operators, so with all causes; no client ever sees it.

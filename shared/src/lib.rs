@@ -6,7 +6,8 @@
 //!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`]; of all that is kept of one
 //!   user: [`export`], [`erasure`], [`traces`] (what is parked).
 //! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
-//!   [`auth`], [`throttle`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`].
+//!   [`auth`], [`throttle`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`], [`cloudformation`],
+//!   [`data_api`].
 //! * [`error`] is the vocabulary both speak.
 //!
 //! What reaches `DynamoDB` is behind the feature `parking`: its client is larger than all else together, and half of the
@@ -22,10 +23,12 @@ pub mod body;
 pub mod breaker;
 pub mod cache;
 pub mod catalogue;
+pub mod cloudformation;
 pub mod config;
 pub mod content;
 pub mod courses;
 pub mod csv;
+pub mod data_api;
 pub mod db;
 pub mod edits;
 pub mod enrollments;
@@ -37,6 +40,7 @@ pub mod export;
 pub mod generation;
 pub mod gzip;
 pub mod http;
+mod https;
 pub mod ids;
 pub mod invocation;
 pub mod learning;

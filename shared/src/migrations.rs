@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 use tokio_postgres::error::SqlState;
@@ -34,7 +35,9 @@ const TURN_PAUSE: Duration = Duration::from_millis(100);
 const NO_TRANSACTION: &str = "-- lectern: no transaction\n";
 
 /// Makes the roles, as far as whoever runs it may; it may be run again.
-pub const ROLES: &str = include_str!("../../migrations/roles.sql");
+const ROLES: &str = include_str!("../../migrations/roles.sql");
+/// What a cluster's master runs before the first migration, so that `lectern_migrate` can come in and make the schema.
+pub const PREPARATION: [&str; 2] = [ROLES, include_str!("../../migrations/owner.sql")];
 /// States what each role may do with the present schema.
 const GRANTS: &str = include_str!("../../migrations/grants.sql");
 /// The roles of the functions.
@@ -115,6 +118,31 @@ pub struct Applied {
     pub version: i32,
 }
 
+/// A migration that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{migration}")]
+struct Stopped {
+    migration: &'static str,
+    source: tokio_postgres::Error,
+}
+
+/// Refuses a template that was made for other migrations than these. One that says nothing is for any.
+pub fn expect_version(stated: &Value) -> Result<(), Error> {
+    let newest = ALL.last().map_or(0, Migration::version).to_string();
+    let stated = match stated {
+        Value::Null => return Ok(()),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    if stated == newest {
+        return Ok(());
+    }
+    let what = format!(
+        "the template is of schema version {stated}, the function of {newest}: build and deploy both from the same source"
+    );
+    Err(Error::internal("migrating", what))
+}
+
 /// Applies what is missing of `migrations`, up to `deadline`.
 pub async fn apply(config: &Config, migrations: &[Migration], deadline: Instant) -> Result<Applied, Error> {
     let left = deadline.saturating_duration_since(Instant::now());
@@ -182,9 +210,10 @@ async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> R
                 return Err(Error::internal("migrating", what));
             }
             None => {
-                apply_one(client, migration).await.map_err(|error| {
-                    tracing::error!(migration = migration.name, error = telemetry::chain(&error), "migration failed");
-                    failed(error)
+                apply_one(client, migration).await.map_err(|source| {
+                    let stopped = Stopped { migration: migration.name, source };
+                    tracing::error!(error = telemetry::chain(&stopped), "migration failed");
+                    Error::internal("migrating", stopped)
                 })?;
                 applied.push(migration.name);
             }

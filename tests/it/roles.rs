@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use local::template::Template;
 use reqwest::StatusCode;
 use serde_json::json;
 use shared::{
@@ -20,6 +21,7 @@ use crate::{
     support::{Lectern, address_of, database, deadline, empty_database, event, in_roles, sql},
 };
 
+const GRANTS: &str = include_str!("../../migrations/grants.sql");
 /// Some user id, and whatever else a call of the function needs.
 const ERASE: &str = "select erase_learner_v1('alice', gen_random_uuid(), now(), 20, 100)";
 
@@ -32,6 +34,20 @@ async fn session(url: &str) -> Client {
 async fn column(session: &Client, query: &str) -> Vec<String> {
     let rows = session.query(query, &[]).await.expect(query);
     rows.iter().map(|row| row.try_get(0).expect("a text")).collect()
+}
+
+#[test]
+fn the_template_and_the_grants_agree_on_the_role_of_each_function() {
+    let template = Template::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../template.yaml").as_ref()).unwrap();
+    for function in template.functions {
+        let Some(role) = function.role else {
+            // It comes as the cluster's master, and not by a connection of ours.
+            assert_eq!(function.binary, "prepare-database");
+            continue;
+        };
+        let line = GRANTS.lines().find(|line| line.starts_with(&format!("--   {role} "))).unwrap();
+        assert!(line.split([' ', ',']).any(|word| word == function.binary), "{}: {line}", function.binary);
+    }
 }
 
 #[tokio::test]
@@ -67,9 +83,8 @@ async fn who_reads_writes_nowhere_and_nobody_but_migrate_has_the_schema() {
             end";
     assert_eq!(column(&control, writes).await, [""; 0]);
     // What there is beside is decided, for every table and view.
-    let grants = include_str!("../../migrations/grants.sql");
     for relation in column(&control, &format!("select relname::text {relations}")).await {
-        assert!(grants.contains(&format!("'{relation}', ")), "grants.sql does not say who may do what with {relation}");
+        assert!(GRANTS.contains(&format!("'{relation}', ")), "grants.sql does not say who may do what with {relation}");
     }
 }
 

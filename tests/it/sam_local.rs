@@ -19,7 +19,10 @@ use local::api::InvokeError;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use serde_yaml_ng::{Mapping, Value as Yaml};
-use shared::{config::Config, parking::Submission};
+use shared::{
+    config::{Config, Iam},
+    parking::Submission,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -27,10 +30,15 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::support::{Lectern, address_of, at_address, environment, required};
+use crate::{
+    signatures::credentials,
+    support::{Lectern, address_of, at_address, environment, required},
+};
 
 /// What all ids of the sample events begin with; every other id is made on the way.
 const SAMPLE_IDS: &str = "019a9b1e-";
+/// There is none here, nor in a container: prepare-database says so in both.
+const NO_DATA_API: &str = "http://127.0.0.1:1";
 /// Starting a container may take that long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -60,7 +68,11 @@ const SAMPLES: &str = "
 
 /// A Lectern of which all is there that the sample events speak of.
 async fn with_samples() -> Lectern {
-    let lectern = Lectern::start().await;
+    let lectern = Lectern::start_with(|config| {
+        config.iam = Some(Iam { region: "us-east-1".to_owned(), credentials: credentials() });
+        config.data_api_endpoint = Some(NO_DATA_API.to_owned());
+    })
+    .await;
     lectern.sql(SAMPLES).await;
     let submission = Submission {
         id: Uuid::from_u128(0x019a_9b1e_5a00_7000_8000_0000_0000_1001),
@@ -133,14 +145,17 @@ fn stage(variables: &Mapping) -> (PathBuf, Vec<(String, String)>) {
 async fn variables(config: &Config) -> Mapping {
     let (redis, parking) = (config.redis.as_ref().unwrap(), config.parking.as_ref().unwrap());
     let mut variables = Mapping::new();
+    // The containers' network is this machine, but not by its address.
+    let database = format!("{}?sslmode=disable", config.postgres.url);
     for (name, url) in [
-        ("DATABASE_URL", &config.database_url),
+        ("DATABASE_URL", &database),
         ("REDIS_URL", &redis.url),
         ("AWS_ENDPOINT_URL_DYNAMODB", parking.endpoint.as_ref().unwrap()),
     ] {
         variables.insert(name.into(), at_address(url, forward(address_of(url)).await).into());
     }
     variables.insert("PARKING_TABLE".into(), parking.table.as_str().into());
+    variables.insert("AWS_ENDPOINT_URL_RDS_DATA".into(), NO_DATA_API.into());
     variables
 }
 

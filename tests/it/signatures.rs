@@ -32,6 +32,17 @@ pub(crate) fn is_token(token: &str, server: &str, user: &str, region: &str) -> b
     path == format!("{server}/") && is_now(time) && part("X-Amz-Signature") == Some(&expected)
 }
 
+/// Checks the headers of a request.
+pub(crate) fn is_signed(service: &str, region: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> bool {
+    let header = |name: &str| headers.iter().find(|(key, _)| *key == name).map(|(_, value)| *value);
+    let (Some(time), Some(authorization)) = (header("x-amz-date").and_then(read_time), header("authorization")) else {
+        return false;
+    };
+    let signed: Vec<_> = headers.iter().copied().filter(|(name, _)| *name == "content-type").collect();
+    let expected = signature(SigningSettings::default(), service, region, time, "POST", url, &signed, body);
+    is_now(time) && authorization.ends_with(&format!("Signature={expected}"))
+}
+
 #[expect(clippy::too_many_arguments, reason = "all that goes into a signature")]
 fn signature(
     settings: SigningSettings,

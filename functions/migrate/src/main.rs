@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    shared::invocation::serve(migrate::handle)
+    shared::invocation::serve_resource(migrate::handle)
 }

@@ -22,10 +22,10 @@ pub struct Postgres {
     pub iam: Option<Iam>,
 }
 
-/// What RDS takes for a password where AWS knows who comes.
+/// Who a function is for AWS, and where: RDS takes its word for a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Iam {
-    /// Where the database is.
+    /// Where it runs, and with it the database.
     pub region: String,
     /// Whose word it is.
     pub credentials: Credentials,
@@ -81,7 +81,12 @@ fn of_parts(env: &mut Environment<'_>, host: &str) -> (String, Option<Iam>) {
     let (name, user) = (env.required("DB_NAME"), env.required("DB_USER"));
     let password = env.text("DB_PASSWORD");
     let iam = match (env.text("DB_AUTH").as_deref(), &password) {
-        (Some("iam"), None) => Some(Iam { region: env.required("AWS_REGION"), credentials: Credentials::read(env) }),
+        (Some("iam"), None) => {
+            for name in Iam::VARIABLES {
+                env.required(name);
+            }
+            Iam::find(env)
+        }
         (Some("iam"), Some(_)) => {
             env.problem("DB_PASSWORD", "must be absent where DB_AUTH is `iam`");
             None
@@ -104,14 +109,18 @@ fn encoded(text: &str) -> impl fmt::Display {
     utf8_percent_encode(text, NON_ALPHANUMERIC)
 }
 
-impl Credentials {
-    /// Those of the function's role.
-    pub(super) fn read(env: &mut Environment<'_>) -> Self {
-        Self {
-            access_key_id: env.required("AWS_ACCESS_KEY_ID"),
-            secret_access_key: env.required("AWS_SECRET_ACCESS_KEY"),
+impl Iam {
+    const VARIABLES: [&'static str; 3] = ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"];
+
+    /// What Lambda says, where it does.
+    pub(super) fn find(env: &Environment<'_>) -> Option<Self> {
+        let [region, access_key_id, secret_access_key] = Self::VARIABLES.map(|name| env.text(name));
+        let credentials = Credentials {
+            access_key_id: access_key_id?,
+            secret_access_key: secret_access_key?,
             session_token: env.text("AWS_SESSION_TOKEN"),
-        }
+        };
+        Some(Self { region: region?, credentials })
     }
 }
 

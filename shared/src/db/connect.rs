@@ -146,7 +146,8 @@ pub fn is_local(target: &Config) -> bool {
     named && target.get_hostaddrs().iter().all(IpAddr::is_loopback)
 }
 
-fn is_loopback(host: &str) -> bool {
+/// Whether a name or an address is this machine's.
+pub(crate) fn is_loopback(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
