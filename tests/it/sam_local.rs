@@ -6,7 +6,7 @@
 
 use std::{
     fs,
-    io::Read,
+    io::{Read, Write},
     net::SocketAddr,
     path::PathBuf,
     process::{Child, Command},
@@ -101,7 +101,8 @@ async fn every_function_answers_in_its_container_as_it_does_here() {
         let expected = comparable(here.deliver(binary, event.clone()).await.unwrap_or_else(as_lambda_tells));
         let answer = comparable(sam.invoke(function, &event).await);
         let status = answer["statusCode"].as_u64().unwrap_or(200);
-        println!("{name}: {status} {}", if answer == expected { "in both" } else { "here, and otherwise there" });
+        let agreement = if answer == expected { "in both" } else { "here, and otherwise there" };
+        writeln!(std::io::stdout(), "{name}: {status} {agreement}").unwrap();
         if answer != expected || status >= 500 {
             differing.push(format!("{name}\n  here:  {expected}\n  there: {answer}"));
         }
