@@ -16,6 +16,7 @@
 //! | `PARKING_TABLE` | none: nothing is parked | the `DynamoDB` table that takes progress while PostgreSQL is away |
 //! | `AWS_ENDPOINT_URL_DYNAMODB` | that of the region | another endpoint for it; plain `http` is taken for an emulator |
 //! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
+//! | `CANARY_EVERY_MINUTES` | 1 | how often a replay of parked progress sends a canary; between two, a run that finds nothing parked leaves PostgreSQL alone |
 //! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
 //! | `WRITES_PER_MINUTE` | 600 | how many writes a caller may send in the long run; 0: as many as they like |
 //! | `WRITE_BURST` | as many as in a minute | how many of these may come at once |
@@ -59,6 +60,8 @@ pub struct Config {
     pub parking: Option<Parking>,
     /// How old an event may be when it is accepted, in days.
     pub progress_max_event_age_days: u32,
+    /// How often a replay sends a canary, in minutes.
+    pub canary_every_minutes: u32,
     /// The claim that lists the caller's groups.
     pub groups_claim: String,
     /// How many writes a caller may send, if that is limited.
@@ -142,6 +145,7 @@ impl Config {
             redis: None,
             parking: None,
             progress_max_event_age_days: 30,
+            canary_every_minutes: 1,
             groups_claim: "cognito:groups".to_owned(),
             writes: Allowance::of(600, 600),
             service_writes: Allowance::of(6_000, 6_000),
@@ -184,6 +188,7 @@ impl Config {
                 defaults.progress_max_event_age_days,
                 1..=36_500,
             ),
+            canary_every_minutes: env.number("CANARY_EVERY_MINUTES", defaults.canary_every_minutes, 1..=1_440),
             groups_claim: env.text("GROUPS_CLAIM").unwrap_or_else(|| defaults.groups_claim.clone()),
             writes: Allowance::of(writes, burst),
             service_writes: Allowance::of(service_writes, service_writes),

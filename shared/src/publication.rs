@@ -230,6 +230,9 @@ const RECENT: Statement = Statement {
 /// Whoever changed it may have died between its commit and its bump, or the cache may have been away. So nobody sees an
 /// old copy for longer than it takes until the next run.
 pub async fn remind_cache(app: &App, now: DateTime<Utc>) -> Result<(), Error> {
+    if app.config.redis.is_none() {
+        return Ok(());
+    }
     // All courses are read for this: thousands, in a few milliseconds.
     let rows = app.db.query(RECENT, &[(&(now - REPEATED_FOR), Type::TIMESTAMPTZ)], Repeat::Safe).await?;
     let (mut generations, mut withdrawn) = (Vec::new(), Vec::new());

@@ -44,6 +44,8 @@ const PAGE: i32 = 25;
 const TROUBLESOME: u32 = 2;
 /// Troublesome ones that one run remembers for its end.
 const MOST_TROUBLESOME: usize = 500;
+/// A canary is sent in each of so many runs in a row, a minute apart: the first may only wake a database that sleeps.
+const CANARIES: i64 = 3;
 /// The sender of canaries: no `sub` is empty.
 const CANARY: &str = "";
 
@@ -145,9 +147,14 @@ impl Replayed {
 pub async fn replay(app: &App, now: DateTime<Utc>, deadline: Instant) -> Result<Replayed, Error> {
     let Some(parking) = &app.parking else { return Ok(Replayed::default()) };
     let run = Run::new(app, parking, now, deadline);
+    let canary_is_due = now.timestamp() / 60 % i64::from(app.config.canary_every_minutes) < CANARIES;
+    // A database that sleeps while nobody learns is woken up by a look at it.
+    if !canary_is_due && !run.finds_any().await? {
+        return Ok(Replayed::default());
+    }
     // Where it is away, nothing of what waits is to blame.
     run.over.store(!app.db.is_there().await, Ordering::Relaxed);
-    let canary = run.send_canary().await?;
+    let canary = if canary_is_due { run.send_canary().await? } else { None };
     run.drain().await?;
     run.look_after(canary).await;
     run.tell().await
@@ -186,6 +193,12 @@ impl<'a> Run<'a> {
             left: AtomicU64::new(0),
             oldest_left: AtomicI64::new(i64::MAX),
         }
+    }
+
+    /// Whether anything waits.
+    async fn finds_any(&self) -> Result<bool, Error> {
+        let pages = future::try_join_all((0..SHARDS).map(|shard| self.parking.pending(shard, None, 1))).await?;
+        Ok(pages.iter().any(|page| !page.submissions.is_empty() || page.unreadable > 0))
     }
 
     /// Goes through all shards side by side, a page of each at a time.
@@ -305,7 +318,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Parks a canary, an event of a section that does not exist: so the whole way is gone every minute, not only on a
+    /// Parks a canary, an event of a section that does not exist: so the whole way is gone again and again, not only on a
     /// bad day. While PostgreSQL is away none is needed.
     async fn send_canary(&self) -> Result<Option<Uuid>, Error> {
         if self.is_over() {

@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
+use chrono::{TimeDelta, TimeZone, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use shared::{app::App, parking, submissions};
+use shared::{app::App, parking, publication, submissions};
 use tokio::net::TcpListener;
 
 use crate::support::{Answer, Course, Lectern, NOWHERE, deadline, event, seconds_ago};
@@ -377,8 +377,8 @@ fn rare_character() -> u32 {
     0x2_0000 + bits % 0xA000 + ((bits >> 20) % 12) * 0x1_0000
 }
 
-#[tokio::test]
-async fn a_silent_postgres_is_asked_once_and_then_left_alone() {
+/// A PostgreSQL that says nothing, and how often it was asked.
+async fn silent_postgres() -> (String, Arc<AtomicUsize>) {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -390,7 +390,41 @@ async fn a_silent_postgres_is_asked_once_and_then_left_alone() {
             held.push(connection);
         }
     });
-    let url = format!("postgres://lectern:secret@{address}/lectern");
+    (format!("postgres://lectern:secret@{address}/lectern"), asked)
+}
+
+#[tokio::test]
+async fn a_postgres_that_sleeps_is_woken_up_for_what_is_parked_and_for_a_canary_and_for_nothing_else() {
+    let (url, asked) = silent_postgres().await;
+    let lectern = Lectern::start_with(|config| {
+        config.postgres.url = url;
+        config.redis = None;
+        config.canary_every_minutes = 1_440;
+    })
+    .await;
+    let app = lectern.app();
+    let at = |hour: u32| Utc.with_ymd_and_hms(2026, 11, 28, hour, 0, 0).unwrap();
+    let replay = async |hour: u32| {
+        publication::remind_cache(app, at(hour)).await.unwrap();
+        submissions::replay(app, at(hour), deadline()).await.unwrap().to_json()
+    };
+    assert_eq!(replay(12).await, applied(0));
+    assert_eq!(asked.load(Ordering::Relaxed), 0, "nothing was parked");
+    replay(0).await;
+    let by_canary = asked.load(Ordering::Relaxed);
+    assert!(by_canary > 0, "a canary was due");
+
+    place(&lectern.cut_off().await.learner("alice").record(&[event(&uuid::Uuid::now_v7().to_string(), 5, true)]).await);
+    // The breaker leaves a silent server alone for a while: another environment looks at once.
+    let fresh = lectern.another().await;
+    let left = submissions::replay(fresh.app(), at(12), deadline()).await.unwrap().to_json();
+    assert_eq!(left, json!({"applied": 0, "rejected": 0, "remaining": 1}));
+    assert!(asked.load(Ordering::Relaxed) > by_canary, "something was parked");
+}
+
+#[tokio::test]
+async fn a_silent_postgres_is_asked_once_and_then_left_alone() {
+    let (url, asked) = silent_postgres().await;
     let lectern = Lectern::start_with(|config| config.postgres.url = url).await;
     let (alice, section) = (lectern.learner("alice"), uuid::Uuid::now_v7().to_string());
     place(&alice.record(&[event(&section, 5, true)]).await);
