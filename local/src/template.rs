@@ -182,8 +182,8 @@ fn read_function(document: &Value, function: &Value, default_authorizer: bool) -
         let in_event = || format!("event {}", shown(name));
         match kind {
             "HttpApi" => routes.push(read_route(event, default_authorizer).context(in_event)?),
-            "Schedule" => schedules.push(read_schedule(&event["Schedule"]).context(in_event)?),
-            "ScheduleV2" => schedules.push(read_schedule(&event["ScheduleExpression"]).context(in_event)?),
+            "Schedule" => schedules.push(read_schedule(document, &event["Schedule"]).context(in_event)?),
+            "ScheduleV2" => schedules.push(read_schedule(document, &event["ScheduleExpression"]).context(in_event)?),
             other => {
                 return Err(Error::new(format!("events of type {other:?} are not known to the local run")))
                     .context(in_event);
@@ -212,9 +212,9 @@ fn read_route(event: &Value, default_authorizer: bool) -> Result<Route> {
     Ok(Route { method, path, needs_token })
 }
 
-/// Reads `rate(5 minutes)`.
-fn read_schedule(expression: &Value) -> Result<Duration> {
-    let text = expression.as_str().unwrap_or_default();
+/// Reads `rate(5 minutes)`, as it is or by the default of a parameter.
+fn read_schedule(document: &Value, expression: &Value) -> Result<Duration> {
+    let text = mapped(document, expression).unwrap_or(expression).as_str().unwrap_or_default();
     let rate = || {
         let (count, unit) = text.strip_prefix("rate(")?.strip_suffix(')')?.split_once(' ')?;
         let seconds = match unit.trim_end_matches('s') {
@@ -240,6 +240,17 @@ fn read_cors(document: &Value, cors: &Value) -> Result<Cors> {
         expose_headers: list("ExposeHeaders")?,
         max_age: cors["MaxAge"].as_u64(),
     })
+}
+
+/// What `!FindInMap [map, !Ref parameter, key]` finds with the parameter's default.
+fn mapped<'a>(document: &'a Value, value: &Value) -> Option<&'a Value> {
+    let Value::Tagged(find) = value else { return None };
+    let [map, Value::Tagged(parameter), key] = find.value.as_sequence()?.as_slice() else { return None };
+    if find.tag != "FindInMap" || parameter.tag != "Ref" {
+        return None;
+    }
+    let default = &document["Parameters"][parameter.value.as_str()?]["Default"];
+    Some(&document["Mappings"][map.as_str()?][default.as_str()?][key.as_str()?])
 }
 
 /// A list of texts, or a reference to a parameter with a default.
@@ -272,6 +283,11 @@ mod tests {
     const TEMPLATE: &str = r#"
 Parameters:
   Origins: { Type: CommaDelimitedList, Default: "https://one.example, https://two.example" }
+  Size: { Type: String, Default: small }
+Mappings:
+  Sizes:
+    small: { Often: rate(1 hour) }
+    large: { Often: rate(2 minutes) }
 Globals:
   Function: { Timeout: 15, Architectures: [!Ref Architecture] }
 Resources:
@@ -310,6 +326,9 @@ Resources:
       Environment: { Variables: { DB_USER: refresher } }
       Events:
         Often: { Type: ScheduleV2, Properties: { ScheduleExpression: rate(5 minutes), Name: !Sub "${AWS::StackName}-r" } }
+        BySize:
+          Type: ScheduleV2
+          Properties: { ScheduleExpression: !FindInMap [Sizes, !Ref Size, Often] }
   Queue: { Type: AWS::SQS::Queue }
 "#;
 
@@ -342,7 +361,7 @@ Resources:
         let refresh = template.function("refresh").expect("a function");
         assert_eq!(
             (refresh.timeout, refresh.schedules.as_slice()),
-            (Duration::from_secs(240), &[Duration::from_secs(300)][..])
+            (Duration::from_secs(240), &[Duration::from_secs(300), Duration::from_secs(3_600)][..])
         );
         assert_eq!((refresh.routes.as_slice(), refresh.role.as_deref()), (&[][..], Some("refresher")));
         assert_eq!(get_course.role, None);
@@ -399,6 +418,8 @@ Resources:
             ("Authorizer: NONE", "AuthorizationScopes: [a]"),
             ("rate(5 minutes)", "cron(0 * * * ? *)"),
             ("rate(5 minutes)", "rate(0 minutes)"),
+            ("[Sizes, !Ref Size, Often]", "[Sizes, !Ref Size, Never]"),
+            ("[Sizes, !Ref Size, Often]", "[Sizes, !Ref AWS::Region, Often]"),
             ("Type: ScheduleV2", "Type: SQS"),
             ("MaxAge: 3600", "AllowCredentials: true"),
             (", Default: \"https://one.example, https://two.example\"", ""),

@@ -26,8 +26,8 @@ use crate::{
 const LOCK: i64 = 0x006c_6563_7465_726e;
 /// How often a migration that could not get its locks is tried again.
 const LOCK_RETRIES: u32 = 10;
-/// How long the server may take to accept us.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long the server may take to accept us: one that sleeps while nobody learns holds who wakes it up, for 15 s and more.
+const CONNECT_LIMIT: Duration = Duration::from_secs(45);
 /// How often a runner asks whether it is its turn. It does not wait for that inside a statement: a concurrent index build
 /// of the runner before it waits for every statement that is under way.
 const TURN_PAUSE: Duration = Duration::from_millis(100);

@@ -52,6 +52,7 @@ mod round_trips;
 mod sam_local;
 mod security;
 mod signatures;
+mod stack;
 mod support;
 mod template;
 mod trouble;

@@ -117,7 +117,7 @@ async fn every_function_answers_in_its_container_as_it_does_here() {
 }
 
 /// What a function has of AWS, and what calls it: nothing that a container would know of.
-const OF_AWS: [&str; 5] = ["Environment", "Events", "Layers", "Policies", "VpcConfig"];
+const OF_AWS: [&str; 6] = ["DeploymentPreference", "Environment", "Events", "Layers", "Policies", "VpcConfig"];
 
 /// The template's functions with these variables, and beside it each binary where SAM looks for it. With it, the names of
 /// the functions in the template and those of their binaries.
