@@ -42,9 +42,6 @@ const NO_DATA_API: &str = "http://127.0.0.1:1";
 /// Starting a container may take that long on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The one function that speaks with a service of AWS for which there is no stand-in.
-const NEEDS_RDS: &str = "prepare-database";
-
 /// What the sample events speak of: ida's course, published in its first version.
 const SAMPLES: &str = "
     insert into courses (
@@ -101,9 +98,6 @@ async fn every_function_answers_in_its_container_as_it_does_here() {
             .filter(|(_, binary)| name.starts_with(binary.as_str()))
             .max_by_key(|(_, binary)| binary.len())
             .unwrap();
-        if binary == NEEDS_RDS {
-            continue;
-        }
         let expected = comparable(here.deliver(binary, event.clone()).await.unwrap_or_else(as_lambda_tells));
         let answer = comparable(sam.invoke(function, &event).await);
         let status = answer["statusCode"].as_u64().unwrap_or(200);
