@@ -348,7 +348,7 @@ describe("content that means harm", () => {
       const window = await openWindow(browser, lectern.url);
       await window.page.goto(path);
       window.expect(/Content Security Policy|TrustedScript|HTMLScriptElement was directly modified/);
-      const refused = window.page.waitForEvent("requestfailed");
+      const refused = window.page.waitForEvent("requestfailed", (request) => request.url().includes("evil.example"));
       const ran = await window.page.evaluate(async () => {
         const script = document.createElement("script");
         script.append("globalThis.injected = true");
