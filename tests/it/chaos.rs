@@ -3,10 +3,7 @@
 //! The trials are those of `failure` and last longer. Only what happens by chance of time differs between two runs with
 //! one seed.
 
-use std::{
-    io::Write,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
@@ -14,7 +11,7 @@ use crate::{
     balance::{HEADING, Report},
     faults::Fault,
     rig::{Rig, Servers},
-    support::environment,
+    support::{environment, say},
     trouble::{Trial, Trouble},
 };
 
@@ -48,11 +45,6 @@ async fn nothing_is_lost_or_doubled_whatever_fails() {
     say(&format!("{all}\n\n{} events in {:.0} s", all.events, started.elapsed().as_secs_f64()));
     assert!(all.wrong.is_empty(), "SEED={seed}\n{}", all.wrong.join("\n"));
     assert!(all.events >= EVENTS && started.elapsed() <= LONGEST_RUN, "{} events", all.events);
-}
-
-/// Past the harness, which keeps what tests print.
-fn say(text: &str) {
-    writeln!(std::io::stdout(), "{text}").expect("somebody reads it");
 }
 
 /// Every trouble by itself, or with what it takes to be felt.

@@ -11,7 +11,7 @@ use std::{
 use tokio::process::Command;
 use uuid::Uuid;
 
-use crate::support::{Lectern, environment, required};
+use crate::support::{Lectern, environment, required, say};
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the checkout")
@@ -68,7 +68,7 @@ async fn fuzz(examples: &str, seed: &str) {
         "off",
     ];
     let said = run("schemathesis", &arguments, &root().join("tests/fuzz"), &lectern.url).await;
-    eprintln!("{said}");
+    say(&said);
     assert_eq!(lectern.drift().await, 0, "what is stored agrees with what it is made of, whatever was sent");
 }
 
@@ -82,6 +82,6 @@ async fn no_request_that_schemathesis_makes_of_the_contract_gets_an_answer_that_
 #[ignore = "takes half an hour"]
 async fn nor_do_ten_thousand() {
     let seed = environment("SEED").unwrap_or_else(|| (Uuid::new_v4().as_u128() % 1_000_000).to_string());
-    eprintln!("SEED={seed}");
+    say(&format!("SEED={seed}"));
     fuzz("400", &seed).await;
 }

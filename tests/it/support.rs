@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::Write,
     net::SocketAddr,
     path::Path,
     sync::{
@@ -543,6 +544,11 @@ pub(crate) fn course_body(title: &str, lessons: &[usize], is_published: bool) ->
         "courseData": {"title": title, "description": "About it", "difficulty": "beginner", "isPublished": is_published},
         "lessons": lessons.iter().enumerate().map(lesson).collect::<Vec<Value>>(),
     })
+}
+
+/// Says something past the harness, which keeps what tests print.
+pub(crate) fn say(text: &str) {
+    writeln!(std::io::stdout(), "{text}").expect("somebody reads it");
 }
 
 /// An event without a time of its own.

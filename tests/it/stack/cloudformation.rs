@@ -1,4 +1,4 @@
-//! As much of CloudFormation as is needed to see what a template comes to with given parameters: conditions, rules,
+//! As much of `CloudFormation` as is needed to see what a template comes to with given parameters: conditions, rules,
 //! intrinsic functions. What only AWS knows (an address, an id) is `made`.
 
 use std::{
@@ -82,7 +82,7 @@ fn written_out(yaml: &Yaml) -> Value {
     }
 }
 
-/// A scalar as CloudFormation compares it.
+/// A scalar as `CloudFormation` compares it.
 pub(super) fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
