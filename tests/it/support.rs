@@ -415,6 +415,39 @@ impl Caller<'_> {
     }
 }
 
+/// An answer that has not been looked at: holding it against the contract takes processor time, which a crowd of requests
+/// would take from those that are still to be answered.
+pub(crate) struct Received {
+    sent: Sent,
+    /// The status.
+    pub(crate) status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Received {
+    /// Sends a request.
+    pub(crate) async fn of(request: RequestBuilder) -> Self {
+        let (client, request) = request.build_split();
+        let request = request.expect("a request");
+        let sent = Sent::of(&request);
+        let response = client.execute(request).await.expect("the server answers");
+        let (status, headers) = (response.status(), response.headers().clone());
+        Self { sent, status, headers, body: response.bytes().await.expect("a body").into() }
+    }
+
+    /// The answer, once it has been held against the contract.
+    pub(crate) fn checked(self) -> Answer {
+        let Self { sent, status, headers, body } = self;
+        let outcome = contract().check(&sent, status, &headers, &body);
+        let answer = Answer { status, headers, text: String::from_utf8_lossy(&body).into_owned(), outcome };
+        if status.is_client_error() || status.is_server_error() {
+            answer.is_discreet();
+        }
+        answer
+    }
+}
+
 /// What came back.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Answer {
@@ -431,18 +464,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// Sends a request.
     pub(crate) async fn of(request: RequestBuilder) -> Self {
-        let (client, request) = request.build_split();
-        let request = request.expect("a request");
-        let sent = Sent::of(&request);
-        let response = client.execute(request).await.expect("the server answers");
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.bytes().await.expect("a body");
-        let outcome = contract().check(&sent, status, &headers, &body);
-        let answer = Self { status, headers, text: String::from_utf8_lossy(&body).into_owned(), outcome };
-        if status.is_client_error() || status.is_server_error() {
-            answer.is_discreet();
-        }
-        answer
+        Received::of(request).await.checked()
     }
 
     /// A refusal tells nothing of our insides: no SQL, no path, no stack, no name of a library.
