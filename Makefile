@@ -45,17 +45,17 @@ export REDOCLY_SUPPRESS_UPDATE_NOTICE := true
 
 .PHONY: run
 run: need-cargo ## The whole API on http://127.0.0.1:$PORT (3000), with its own database and cache; Ctrl-C ends it
-	@cargo lectern run
+	@tools/lectern run
 
 .PHONY: test
 test: need-cargo $(NODE)/.installed $(FUZZ)/.installed ## All tests, against a real PostgreSQL and Redis that are started for them (ARGS='…' for cargo test)
-	cargo lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
+	tools/lectern with-services -- cargo test --workspace --no-fail-fast $(ARGS)
 	@$(if $(ARGS),,$(MAKE) --no-print-directory test-page)
 
 # A browser is the system's to install, so this one asks for it.
 .PHONY: test-page
 test-page: need-cargo $(NODE)/.installed ## The page, as people use it, in Chromium; pictures of it in target/page
-	$(WITH_NODE) cargo lectern with-services -- node --test --test-reporter=spec tests/page/*.test.mjs
+	$(WITH_NODE) tools/lectern with-services -- node --test --test-reporter=spec tests/page/*.test.mjs
 
 # Static files, to be put anywhere; the API allows their origin with the parameter CorsAllowOrigins.
 .PHONY: site
@@ -73,17 +73,21 @@ site: $(NODE)/.installed ## The page as static files in dist/site, for an API el
 # One test of tests/it; what it does for longer, `make test` does for seconds.
 .PHONY: chaos
 chaos: need-cargo ## A load of 100 000 events while everything fails that can, some 5 minutes (SEED=… repeats another run)
-	SEED=$(SEED) cargo lectern with-services -- cargo test --quiet --package tests --test it -- --ignored --exact \
+	SEED=$(SEED) tools/lectern with-services -- cargo test --quiet --workspace --test it -- --ignored --exact \
 	  chaos::nothing_is_lost_or_doubled_whatever_fails --nocapture
 
 # The same with some 1 500 requests is a part of `make test`.
 .PHONY: fuzz
 fuzz: need-cargo $(FUZZ)/.installed ## More than 10 000 requests made of openapi.yaml, some 30 minutes (SEED=… repeats another run)
-	SEED=$(SEED) cargo lectern with-services -- cargo test --quiet --package tests --test it -- --ignored --exact \
+	SEED=$(SEED) tools/lectern with-services -- cargo test --quiet --workspace --test it -- --ignored --exact \
 	  clients::nor_do_ten_thousand --nocapture
 
 .PHONY: check
 check: fmt clippy doc deny sql template openapi spelling link ## All that can be said about the code without running it
+
+.PHONY: errors
+errors: need-cargo ## The catalogue of errors in docs/API.md, as the code has it
+	@tools/lectern errors
 
 ##@ Parts of check
 
@@ -139,12 +143,12 @@ spelling: $(VENV)/.check ## Typing errors in code and text
 
 .PHONY: bench
 bench: binaries ## The table of docs/PERFORMANCE.md, on databases of SCALE="s m" (l takes 20 GB and half an hour)
-	@cargo lectern with-services --keep bench -- target/release/bench run $(SCALE)
+	@tools/lectern with-services --keep bench -- target/release/bench run $(SCALE)
 
 .PHONY: bench-data
 bench-data: need-cargo ## Fills the benchmark's databases anew (SCALE=s, m or l)
 	cargo build --release --package bench
-	@cargo lectern with-services --keep bench -- \
+	@tools/lectern with-services --keep bench -- \
 	  bash -c 'for scale in $(SCALE); do target/release/bench data $$scale || exit 1; done'
 
 # Release builds take their time; CI makes this check beside `make check`.
@@ -166,7 +170,7 @@ binaries: need-cargo ## target/release/<function>, built for this machine
 # What Lambda runs, as near to it as one gets without AWS. CI makes this check where it can have a Docker engine.
 .PHONY: sam-local
 sam-local: binaries $(VENV)/.check ## Every function in a container under `sam local`, beside the same code here (Linux, Docker)
-	@SAM=$(CURDIR)/$(VENV)/bin/sam tools/with-docker cargo lectern with-services -- \
+	@SAM=$(CURDIR)/$(VENV)/bin/sam tools/with-docker tools/lectern with-services -- \
 	  cargo test --quiet --workspace --test it -- --ignored --exact --nocapture \
 	  sam_local::every_function_answers_in_its_container_as_it_does_here
 

@@ -3,7 +3,8 @@
 //! * The gateway: [`template`] (routes), [`authorizer`] (tokens), [`api`] (from a request to a function's event and
 //!   back), [`server`] (HTTP, and `/_local`), [`page`] (the page for people).
 //! * The servers: [`services`] finds or fetches PostgreSQL and Redis and runs them for us alone.
-//! * The commands: [`run`] is `make run`, [`with_services`] runs the tests, [`demo`] is what a new database begins with.
+//! * The commands: [`run`] is `make run`, [`with_services`] runs the tests, [`errors`] writes a chapter of docs/API.md.
+//!   [`demo`] is what a new database begins with.
 //!
 //! Nothing here is part of the Lambda binaries.
 
@@ -12,6 +13,7 @@ pub mod authorizer;
 mod cors;
 pub mod demo;
 pub mod error;
+pub mod errors;
 mod event;
 mod functions;
 pub mod page;

@@ -1,4 +1,4 @@
-//! `lectern run` and `lectern with-services -- <command…>`.
+//! `lectern run`, `lectern with-services -- <command…>` and `lectern errors`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -7,15 +7,17 @@ use std::process::ExitCode;
 use local::error::{Error, Result};
 use local::settings::Settings;
 use local::workspace::Workspace;
-use local::{note, run, with_services};
+use local::{errors, note, run, with_services};
 
 const USAGE: &str = "usage: lectern run
        lectern with-services [--keep <name>] -- <command> [arguments]
+       lectern errors
 
 run            serves the whole API on http://127.0.0.1:${PORT:-3000}, with servers of its own unless DATABASE_URL and
                REDIS_URL name others
 with-services  runs a command beside a PostgreSQL and a Redis that live as long as it does; it finds them by
-               LECTERN_TEST_DATABASE_URL and LECTERN_TEST_REDIS_URL; with --keep the data stays, under that name";
+               LECTERN_TEST_DATABASE_URL and LECTERN_TEST_REDIS_URL; with --keep the data stays, under that name
+errors         writes the catalogue of errors in docs/API.md anew, from the code";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,6 +36,10 @@ async fn execute(arguments: &[OsString]) -> Result<ExitCode> {
     match (command.to_str(), rest) {
         (Some("run"), []) => {
             run::run(&Workspace::find(Path::new("."))?, &Settings::from_env()?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        (Some("errors"), []) => {
+            errors::write(Workspace::find(Path::new("."))?.root())?;
             Ok(ExitCode::SUCCESS)
         }
         (Some("with-services"), [dashes, command @ ..]) if dashes == "--" => {

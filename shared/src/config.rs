@@ -83,6 +83,8 @@ pub struct Redis {
     pub prefix: String,
     /// The authorities that its certificate is checked by, as PEM, if not the public ones.
     pub ca_bundle: Option<Vec<u8>>,
+    /// How long a command may take; a cache that needs longer is slower than the database.
+    pub command_limit: Duration,
     /// How long it may be since it last took a write before a reader tries whether it still does.
     pub doubt_after: Duration,
 }
@@ -95,6 +97,7 @@ impl Redis {
             is_cluster: false,
             prefix: "lectern".to_owned(),
             ca_bundle: None,
+            command_limit: Duration::from_millis(50),
             // Half of the time for which an old copy may be seen.
             doubt_after: Duration::from_secs(30),
         }

@@ -120,6 +120,42 @@ impl Error {
     }
 }
 
+/// An error as the catalogue in docs/API.md has it.
+#[derive(Debug)]
+pub struct Documented {
+    /// An example of it.
+    pub error: Error,
+    /// When it happens, in Markdown.
+    pub when: &'static str,
+}
+
+impl Documented {
+    /// All errors that a client can be given.
+    pub fn all() -> Vec<Self> {
+        let others = [
+            (
+                Error::Stale { current: 4, changes: vec![] },
+                "`If-Match` is not the current version; `currentVersion` is, and `changes` tells what was changed.",
+            ),
+            (Error::UnsupportedMediaType, "The body is not `application/json`."),
+            (Error::KeyReused, "The idempotency key was used with another body."),
+            (Error::IfMatchRequired, "`PATCH`, or `PUT …/content`, came without `If-Match`."),
+            (
+                Error::RateLimited { wait: Duration::from_secs(9) },
+                "The caller has sent too many writes; `Retry-After` says when there is room for one again. This one \
+                 did nothing and used up no key.",
+            ),
+            (Error::Internal { context: "", source: None }, "A fault of Lectern's."),
+            (
+                Error::Unavailable { context: "", source: None },
+                "What the request needs is away or too slow; `Retry-After` says when to come back.",
+            ),
+        ];
+        let others = others.into_iter().map(|(error, when)| Self { error, when });
+        reason::all().into_iter().chain(others).collect()
+    }
+}
+
 /// One thing that is wrong in a request.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 pub struct Fault {
@@ -139,67 +175,90 @@ pub struct Reason {
 }
 
 /// Every [`Reason`] there is.
+///
+/// What is said of each here stands in the catalogue of docs/API.md, too (`make errors`).
 pub mod reason {
-    use super::Reason;
+    use super::{Documented, Error, Reason};
 
+    /// Makes a constant of each reason, and all of them known under the error that they are given with.
     macro_rules! reasons {
-        ($($(#[$doc:meta])* $name:ident = $code:literal, $detail:literal;)*) => {
-            $($(#[$doc])* pub const $name: Reason = Reason { code: $code, detail: $detail };)*
+        ($($error:expr => { $(#[doc = $when:literal] $name:ident = $code:literal, $detail:literal;)* })*) => {
+            $($(#[doc = $when] pub const $name: Reason = Reason { code: $code, detail: $detail };)*)*
+
+            pub(super) fn all() -> Vec<Documented> {
+                vec![$($(Documented { error: $error($name), when: $when },)*)*]
+            }
         };
     }
 
     reasons! {
-        /// The body is not JSON.
-        MALFORMED_JSON = "malformed_json", "The body is not well-formed JSON in UTF-8.";
-        /// The body is JSON of the wrong shape.
-        INVALID_BODY = "invalid_body", "The body does not have the expected shape; `errors` lists every fault.";
-        /// A query parameter is out of range.
-        INVALID_PARAMETER = "invalid_parameter", "A query parameter cannot be used; `errors` says which and why.";
-        /// The path names somebody who cannot be.
-        INVALID_USER_ID = "invalid_user_id", "This is no user id; `errors` says why.";
-        /// A header is missing or malformed.
-        INVALID_HEADER = "invalid_header", "A header is missing or cannot be used; `errors` says which and why.";
-        /// A cursor is not one of ours, or belongs to another list.
-        INVALID_CURSOR = "invalid_cursor",
-            "This cursor was not made for this list and these filters. Start again without `cursor`.";
-        /// There are no claims in the request.
-        UNAUTHENTICATED = "unauthenticated", "This route needs a valid access token in the `Authorization` header.";
-        /// The token is no access token, or its subject cannot be used.
-        INVALID_TOKEN = "invalid_token", "The token is not an access token with a usable `sub`. Send the access token.";
-        /// The role is missing.
-        FORBIDDEN = "forbidden", "The token's groups or scopes do not allow this.";
-        /// The course belongs to somebody else.
-        NOT_OWNER = "not_owner", "Only the course's owner or an admin may do this.";
-        /// Events of another learner.
-        FOREIGN_USER = "foreign_user", "`userId` may differ from the token's `sub` for the service role only.";
-        /// Contents are for the enrolled.
-        CONTENT_NOT_ENROLLED = "not_enrolled", "Enrol in the course to read its contents.";
-        /// The course is not there for the caller.
-        COURSE_NOT_FOUND = "course_not_found", "There is no such course, or it is not visible to you.";
-        /// The lesson is not there for the caller.
-        LESSON_NOT_FOUND = "lesson_not_found", "There is no such lesson, or it is not visible to you.";
-        /// The section is not there for the caller.
-        SECTION_NOT_FOUND = "section_not_found", "There is no such section, or it is not visible to you.";
-        /// The submission is not there for the caller.
-        SUBMISSION_NOT_FOUND = "submission_not_found",
-            "There is no such submission of yours, or it was finished long ago.";
-        /// There is no progress to show.
-        NOT_ENROLLED = "not_enrolled", "You are not enrolled in this course.";
-        /// The template routes something here that no function answers.
-        ROUTE_NOT_FOUND = "route_not_found", "There is no such route.";
-        /// Archived courses take nobody in.
-        ARCHIVED = "archived", "The course is archived and takes no new enrollments.";
-        /// Siblings have different places.
-        ORDER_TAKEN = "order_taken",
-            "A lesson of this course has that `order` already. Read the course, and choose places that are free.";
-        /// Drafts take nobody in.
-        NOT_PUBLISHED = "not_published", "The course is not published yet.";
-        /// The request is too large.
-        REQUEST_TOO_LARGE = "request_too_large", "A request body may have 4 MiB at most. Send it in parts.";
-        /// The request has too many parts.
-        TOO_MANY_VALUES = "too_many_values", "The body holds more values than this route can use. Send it in parts.";
-        /// The answer would be too large.
-        ANSWER_TOO_LARGE = "answer_too_large",
-            "The answer would be larger than 4 MiB. Ask for less at a time, or send the course in parts.";
+        (|reason| Error::Invalid { reason, faults: vec![] }) => {
+            /// The body is not JSON in UTF-8, or goes more than 127 levels deep; `errors` tells line and column.
+            MALFORMED_JSON = "malformed_json", "The body is not well-formed JSON in UTF-8. `errors` says where it breaks off.";
+            /// The body is JSON of the wrong shape, or a value in it is of the wrong type or out of range.
+            INVALID_BODY = "invalid_body", "The body does not have the expected shape; `errors` lists every fault.";
+            /// A query parameter is malformed or out of range.
+            INVALID_PARAMETER = "invalid_parameter", "A query parameter cannot be used; `errors` says which and why.";
+            /// The cursor is not one of ours, or of another list, sort or filter.
+            INVALID_CURSOR = "invalid_cursor",
+                "This cursor was not made for this list and these filters. Start again without `cursor`.";
+            /// The path names nobody who could be: a user's id has 1 to 255 characters and no controls.
+            INVALID_USER_ID = "invalid_user_id", "This is no user id; `errors` says why. Encode it as one segment of the path.";
+            /// `Idempotency-Key` or `If-Match` is missing or malformed.
+            INVALID_HEADER = "invalid_header", "A header is missing or cannot be used; `errors` says which and why.";
+        }
+        Error::Unauthenticated => {
+            /// No claims reached the function.
+            UNAUTHENTICATED = "unauthenticated", "This route needs a valid access token in the `Authorization` header.";
+            /// The token is no access token, or its `sub` cannot be used.
+            INVALID_TOKEN = "invalid_token",
+                "The token is not an access token with a usable `sub`. Send the access token.";
+        }
+        Error::Forbidden => {
+            /// The caller lacks the role.
+            FORBIDDEN = "forbidden",
+                "The token's groups or scopes do not allow this. Ask for the role, and sign in again.";
+            /// The course is somebody else's.
+            NOT_OWNER = "not_owner", "Only the course's owner or an admin may do this. Ask one of them.";
+            /// The events are another learner's, and the caller is no service.
+            FOREIGN_USER = "foreign_user",
+                "`userId` may differ from the token's `sub` for the service role only. Leave it out, or use such a token.";
+            /// Contents are for the enrolled.
+            CONTENT_NOT_ENROLLED = "not_enrolled", "Enrol in the course to read its contents.";
+        }
+        Error::NotFound => {
+            /// The course is not there, or not for this caller.
+            COURSE_NOT_FOUND = "course_not_found", "There is no such course, or it is not visible to you. Look for it in `GET /courses`.";
+            /// The lesson is not there, or not for this caller.
+            LESSON_NOT_FOUND = "lesson_not_found", "There is no such lesson, or it is not visible to you. Read its course again for the lessons of today.";
+            /// The section is not there, or not for this caller.
+            SECTION_NOT_FOUND = "section_not_found", "There is no such section, or it is not visible to you. Read its course again for the sections of today.";
+            /// There is no progress of the caller's in this course.
+            NOT_ENROLLED = "not_enrolled", "You are not enrolled in this course. Enrol by `PUT /courses/{courseId}/enrollment`.";
+            /// There is no such submission of the caller's, or not any more.
+            SUBMISSION_NOT_FOUND = "submission_not_found",
+                "There is no such submission of yours, or it was finished long ago. The course's progress shows what counted.";
+            /// The gateway sent a route here that the function does not know.
+            ROUTE_NOT_FOUND = "route_not_found", "There is no such route. Read openapi.yaml for those that there are.";
+        }
+        Error::Conflict => {
+            /// An archived course takes nobody in.
+            ARCHIVED = "archived", "The course is archived and takes no new enrollments. Choose another, or ask its owner to publish it again.";
+            /// A draft takes nobody in.
+            NOT_PUBLISHED = "not_published", "The course is not published yet. Enrol when its owner has published it.";
+            /// A lesson of the course stands in that place.
+            ORDER_TAKEN = "order_taken",
+                "A lesson of this course has that `order` already. Read the course, and choose places that are free.";
+        }
+        Error::TooLarge => {
+            /// The body has more than 4 MiB.
+            REQUEST_TOO_LARGE = "request_too_large", "A request body may have 4 MiB at most. Send it in parts.";
+            /// The body holds more JSON values than the route can use; see [limits](#limits).
+            TOO_MANY_VALUES = "too_many_values",
+                "The body holds more values than this route can use. Send it in parts.";
+            /// The answer would have more than 4 MiB, or a later one about the course that is to be made.
+            ANSWER_TOO_LARGE = "answer_too_large",
+                "The answer would be larger than 4 MiB. Ask for less at a time, or send the course in parts.";
+        }
     }
 }

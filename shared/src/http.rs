@@ -23,7 +23,7 @@ use crate::{
     app::App,
     auth::is_user,
     cache::{Document, Source},
-    error::{Error, Fault, Reason, reason},
+    error::{Documented, Error, Fault, Reason, reason},
     gzip, ids,
     invocation::{self, caught},
     telemetry::{self, Invocation, Metric, Outcome, Trace},
@@ -553,6 +553,16 @@ fn accepts_gzip(accept: &str) -> bool {
         })
     };
     taken("gzip").or_else(|| taken("*")).unwrap_or(false)
+}
+
+/// Every error with its status and what it tells the client, as a table in Markdown.
+pub fn catalogue() -> String {
+    let mut errors = Documented::all();
+    errors.sort_by_key(|Documented { error, .. }| status(error).0);
+    let rows = errors.iter().map(|Documented { error, when }| {
+        format!("| {} | `{}` | {} | {} |\n", status(error).0.as_u16(), error.code(), when.trim(), detail(error))
+    });
+    "| status | `code` | when | `detail` |\n|---|---|---|---|\n".to_owned() + &rows.collect::<String>()
 }
 
 /// An error as RFC 9457 `application/problem+json`. Failures of ours are logged here, once, with their causes.

@@ -52,8 +52,9 @@ async fn a_client_generated_in_typescript_creates_enrols_learns_and_handles_prob
     run("node", &["client.mts"], &place, &lectern.url).await;
 }
 
-/// Lets schemathesis make requests, so many for each operation, and hold the answers against openapi.yaml.
-async fn fuzz(examples: &str, seed: &str) {
+/// Lets schemathesis make requests, so many for each operation, and hold the answers against openapi.yaml. There must be so
+/// many of them in all.
+async fn fuzz(examples: &str, seed: &str, at_least: usize) {
     let lectern = Lectern::start().await;
     let arguments = [
         "--config-file",
@@ -69,12 +70,18 @@ async fn fuzz(examples: &str, seed: &str) {
     ];
     let said = run("schemathesis", &arguments, &root().join("tests/fuzz"), &lectern.url).await;
     say(&said);
+    for phase in ["Examples", "Coverage", "Fuzzing", "Stateful"] {
+        assert!(said.contains(&format!("✅ {phase}")), "{phase} did not take place");
+    }
+    let generated = said.split(" generated").next().and_then(|text| text.split_whitespace().next_back());
+    let generated: usize = generated.and_then(|number| number.replace(',', "").parse().ok()).expect("a number of cases");
+    assert!(generated >= at_least, "only {generated} requests");
     assert_eq!(lectern.drift().await, 0, "what is stored agrees with what it is made of, whatever was sent");
 }
 
 #[tokio::test]
 async fn no_request_that_schemathesis_makes_of_the_contract_gets_an_answer_that_is_not_in_it() {
-    fuzz("5", "1").await;
+    fuzz("5", "1", 1_000).await;
 }
 
 /// `make fuzz`.
@@ -83,5 +90,5 @@ async fn no_request_that_schemathesis_makes_of_the_contract_gets_an_answer_that_
 async fn nor_do_ten_thousand() {
     let seed = environment("SEED").unwrap_or_else(|| (Uuid::new_v4().as_u128() % 1_000_000).to_string());
     say(&format!("SEED={seed}"));
-    fuzz("400", &seed).await;
+    fuzz("400", &seed, 10_000).await;
 }

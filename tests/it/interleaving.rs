@@ -234,7 +234,7 @@ fn slot(generations: usize) -> Slot {
 
 /// Holds a meeting for each schedule, with a cold cache and with a warm one; answers how many reads were too old.
 async fn old_reads(is_ours: bool, actors: &[Actor]) -> usize {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let redis = redis_servers::connect(&settings.url).await;
     let protocol = if is_ours {
         Protocol::Ours((0..2).map(|_| Arc::new(Cache::new(Some(&settings)).unwrap())).collect())
@@ -314,7 +314,7 @@ async fn unexpected() -> Result<Document, Error> {
 
 #[tokio::test]
 async fn who_comes_while_another_loads_waits_for_it_but_not_for_one_from_before_a_write() {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let cache = Arc::new(Cache::new(Some(&settings)).unwrap());
     let slot = slot(1);
     let read = |load| {
@@ -351,7 +351,7 @@ async fn who_comes_while_another_loads_waits_for_it_but_not_for_one_from_before_
 
 #[tokio::test]
 async fn who_waits_for_a_load_that_is_given_up_loads_itself() {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let cache = Arc::new(Cache::new(Some(&settings)).unwrap());
     let slot = slot(1);
     let (load, begun, _go_on) = slow_load("never");
@@ -379,7 +379,7 @@ async fn with_expired_entry(cache: &Cache, slot: &Slot) {
 
 #[tokio::test]
 async fn one_environment_fetches_a_shared_copy_anew_and_the_others_go_on_with_it() {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let (one, other) = (Cache::new(Some(&settings)).unwrap(), Cache::new(Some(&settings)).unwrap());
     let slot = Slot { is_shared: true, ..slot(1) };
     with_expired_entry(&one, &slot).await;
@@ -403,7 +403,7 @@ async fn one_environment_fetches_a_shared_copy_anew_and_the_others_go_on_with_it
 
 #[tokio::test]
 async fn a_copy_of_ones_own_is_fetched_by_whoever_needs_it() {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let (one, other) = (Cache::new(Some(&settings)).unwrap(), Cache::new(Some(&settings)).unwrap());
     let slot = slot(2);
     with_expired_entry(&one, &slot).await;
@@ -420,7 +420,7 @@ async fn a_copy_of_ones_own_is_fetched_by_whoever_needs_it() {
 
 #[tokio::test]
 async fn stacks_with_other_prefixes_do_not_see_each_other() {
-    let settings = Redis::at(&support::redis());
+    let settings = support::unhurried(&support::redis());
     let other = Redis { prefix: "other".to_owned(), ..settings.clone() };
     let (one, other) = (Cache::new(Some(&settings)).unwrap(), Cache::new(Some(&other)).unwrap());
     let slot = slot(1);

@@ -1,7 +1,7 @@
 //! How often a caller may write: counted in Redis for all environments together, and never a reason to fail.
 //!
-//! Redis may answer late on a machine that has much else to do, and then a write is let through: tests ask until they are
-//! refused, and hold exact counts only where nothing came late.
+//! A write that Redis says nothing of in time is let through: tests ask until they are refused, and hold exact counts only
+//! where nothing came late.
 
 use std::{
     path::Path,

@@ -16,6 +16,7 @@ mod clients;
 mod cloudformation;
 mod conditional;
 mod contract;
+mod documented;
 mod documents;
 mod drop_off;
 mod editing;

@@ -8,7 +8,7 @@ use redis::{aio::MultiplexedConnection, cmd};
 use reqwest::StatusCode;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use shared::courses;
+use shared::{config::Redis, courses};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -34,7 +34,7 @@ struct Class {
 impl Class {
     async fn start() -> Self {
         let cluster = cluster().await;
-        let redis = on_cluster(&cluster.url());
+        let redis = on_cluster(Redis::at(&cluster.url()));
         let lectern = Lectern::start_with(|config| config.redis = Some(redis)).await;
         let course = lectern.course("teacher", &[1]).await;
         lectern.learner("alice").enrol(&course).await.expect(StatusCode::CREATED);

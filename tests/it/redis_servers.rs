@@ -6,7 +6,7 @@ use local::services::{
     Home,
     redis::{Cluster, Program},
 };
-use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use shared::config::Redis;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// A cluster, which has no numbers, with a prefix that nobody else uses.
-pub(crate) fn on_cluster(url: &str) -> Redis {
-    Redis { is_cluster: true, prefix: format!("test-{}", Uuid::now_v7().simple()), ..Redis::at(url) }
+pub(crate) fn on_cluster(settings: Redis) -> Redis {
+    Redis { is_cluster: true, prefix: format!("test-{}", Uuid::now_v7().simple()), ..settings }
 }
 
 /// A cluster that no other test uses. Where the test forgets it, it ends with the run.
@@ -43,7 +43,7 @@ pub(crate) async fn wait_until_ready(url: &str) {
 }
 
 async fn is_ready(url: &str) -> bool {
-    let mut nodes = nodes(&on_cluster(url)).await;
+    let mut nodes = nodes(&on_cluster(Redis::at(url))).await;
     for node in &mut nodes {
         let info: String = redis::cmd("CLUSTER").arg("INFO").query_async(node).await.unwrap();
         if !["cluster_state:ok", "cluster_known_nodes:3"].iter().all(|fact| info.contains(fact)) {
@@ -70,7 +70,10 @@ pub(crate) async fn nodes(settings: &Redis) -> Vec<MultiplexedConnection> {
     nodes
 }
 
-/// A connection to one server.
+/// A connection to one server, which may take its time: to save what it has, for example.
 pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
-    redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap()
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    redis::Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }

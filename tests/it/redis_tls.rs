@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     certificates::Authority,
-    support::{Course, Lectern},
+    support::{Course, Lectern, unhurried},
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -68,7 +68,7 @@ async fn read_through(acceptor: TlsAcceptor, ca_bundle: Option<String>) -> (Stri
     let secure = Lectern::start_with(|config| {
         *config = lectern.app().config.clone();
         let url = format!("rediss://{credentials}@127.0.0.1:{}/{number}", front.port);
-        config.redis = Some(Redis { ca_bundle: ca_bundle.map(String::into_bytes), ..Redis::at(&url) });
+        config.redis = Some(Redis { ca_bundle: ca_bundle.map(String::into_bytes), ..unhurried(&url) });
     })
     .await;
     let path = format!("/courses/{}", course.id);

@@ -7,7 +7,6 @@ use std::sync::{
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use shared::config::Redis;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -15,7 +14,7 @@ use tokio::{
 
 use crate::{
     editing::{put, tree_of},
-    support::{Course, Lectern, course_body, event},
+    support::{Course, Lectern, course_body, event, unhurried},
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -141,7 +140,7 @@ impl Tapped {
         let redis_url = config.redis.take().unwrap().url;
         let redis = Tap::to(address(&redis_url), || Box::<Commands>::default()).await;
         config.postgres.url = config.postgres.url.replace(address(&plain.database), &postgres.address);
-        config.redis = cached.then(|| Redis::at(&redis_url.replace(address(&redis_url), &redis.address)));
+        config.redis = cached.then(|| unhurried(&redis_url.replace(address(&redis_url), &redis.address)));
         config.database_connections = 1;
         let lectern = Lectern::start_with(|fresh| *fresh = config).await;
         // The first statement also opens the connections.

@@ -130,6 +130,11 @@ pub(crate) fn redis() -> String {
     format!("{}/{}", required("LECTERN_TEST_REDIS_URL").trim_end_matches('/'), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// One Redis that is not given up on a busy machine: most tests are of something else than a slow cache.
+pub(crate) fn unhurried(url: &str) -> Redis {
+    Redis { command_limit: Duration::from_secs(5), ..Redis::at(url) }
+}
+
 /// What the cache is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -143,7 +148,7 @@ impl Kind {
     /// A part of it that no other test of this run uses.
     pub(crate) async fn redis(self) -> Redis {
         match self {
-            Self::Node => Redis::at(&redis()),
+            Self::Node => unhurried(&redis()),
             Self::Cluster => {
                 static URL: OnceCell<String> = OnceCell::const_new();
                 let url = URL.get_or_init(|| async {
@@ -151,7 +156,7 @@ impl Kind {
                     redis_servers::wait_until_ready(&url).await;
                     url
                 });
-                redis_servers::on_cluster(url.await)
+                redis_servers::on_cluster(unhurried(url.await))
             }
         }
     }

@@ -30,8 +30,6 @@ use crate::{
 const CONNECT_LIMIT: Duration = Duration::from_millis(80);
 /// The same with a TLS handshake, for which a small function has little processor time.
 const TLS_CONNECT_LIMIT: Duration = Duration::from_millis(250);
-/// One command: a cache that needs longer is slower than the database.
-const COMMAND_LIMIT: Duration = Duration::from_millis(50);
 /// What a step may take beside connecting: two commands, the second only if the first failed at once.
 const STEP_MARGIN: Duration = Duration::from_millis(20);
 /// A write tells even a Redis that is left alone, but does not wait for it as others do.
@@ -53,6 +51,7 @@ pub(super) struct Link {
     target: Target,
     connection: RwLock<Option<Connection>>,
     connect_limit: Duration,
+    command_limit: Duration,
     failures: AtomicU32,
     breaker: Breaker,
     /// How long it may be since Redis last took a write before that is tried.
@@ -76,7 +75,8 @@ impl Link {
         let unreadable = |error: RedisError| Error::internal("reading REDIS_URL", error);
         let info = settings.url.as_str().into_connection_info().map_err(unreadable)?;
         let is_encrypted = settings.url.starts_with("rediss");
-        let connect_limit = if is_encrypted { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT };
+        let command_limit = settings.command_limit;
+        let connect_limit = command_limit.max(if is_encrypted { TLS_CONNECT_LIMIT } else { CONNECT_LIMIT });
         if is_encrypted {
             tls::install_provider();
         }
@@ -88,7 +88,7 @@ impl Link {
                 Some(certificates) => builder.certs(certificates),
                 None => builder,
             };
-            let builder = builder.connection_timeout(connect_limit).response_timeout(COMMAND_LIMIT);
+            let builder = builder.connection_timeout(connect_limit).response_timeout(command_limit);
             Target::Cluster(Box::new(builder.build().map_err(unreadable)?))
         } else {
             let client = match certificates {
@@ -101,6 +101,7 @@ impl Link {
             target,
             connection: RwLock::default(),
             connect_limit,
+            command_limit,
             failures: AtomicU32::new(0),
             breaker: Breaker::default(),
             doubt_after: settings.doubt_after,
@@ -232,7 +233,7 @@ impl Link {
         if let Some(connection) = &*self.connection.read().unwrap_or_else(PoisonError::into_inner) {
             return Ok(connection.clone());
         }
-        let fresh = self.target.connect(self.connect_limit)?;
+        let fresh = self.target.connect(self.connect_limit, self.command_limit)?;
         Ok(self.connection.write().unwrap_or_else(PoisonError::into_inner).get_or_insert(fresh).clone())
     }
 
@@ -250,17 +251,17 @@ impl Link {
 
 impl Target {
     /// A connection that is opened when it is first used.
-    fn connect(&self, limit: Duration) -> Result<Connection, RedisError> {
+    fn connect(&self, limit: Duration, command_limit: Duration) -> Result<Connection, RedisError> {
         match self {
             Self::Node(client) => {
                 let settings = ConnectionManagerConfig::new()
                     .set_number_of_retries(0)
                     .set_connection_timeout(Some(limit))
-                    .set_response_timeout(Some(COMMAND_LIMIT));
+                    .set_response_timeout(Some(command_limit));
                 ConnectionManager::new_lazy_with_config(Client::clone(client), settings).map(Connection::Node)
             }
             Self::Cluster(client) => {
-                let settings = ClusterConfig::new().set_connection_timeout(limit).set_response_timeout(COMMAND_LIMIT);
+                let settings = ClusterConfig::new().set_connection_timeout(limit).set_response_timeout(command_limit);
                 Ok(Connection::Cluster(client.get_pending_async_connection_with_config(settings)))
             }
         }
