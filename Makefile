@@ -187,8 +187,8 @@ zips: need-cargo $(VENV)/.build ## dist/<function>.zip, each with its `bootstrap
 	  cp "$${CARGO_TARGET_DIR:-target}/lambda/$$function/bootstrap.zip" "dist/$$function.zip" || exit 1; \
 	  printf '%8d kB  dist/%s.zip\n' $$(( $$(wc -c < "dist/$$function.zip") / 1024 )) "$$function"; done
 
-# Asks for what it may be told and keeps the answers in samconfig.toml, but for the secret ones; Enter at every question
-# is a stack for one class. When it is done, nothing is left to do. A deploy is a release of every function, also where
+# Asks for what it may be told and keeps the answers in samconfig.toml; Enter at every question, and y at the last, is a
+# stack for one class. When it is done, nothing is left to do. A deploy is a release of every function, also where
 # only a parameter is another: SAM publishes a version when the zip differs, so the moment goes into it.
 .PHONY: deploy
 deploy: need-cargo $(VENV)/.check $(VENV)/.build authorities ## Deploys with SAM to the AWS account you are signed in to

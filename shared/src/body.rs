@@ -150,7 +150,8 @@ impl<'a> Node<'a> {
         if !rule.may_be_blank && text.trim().is_empty() {
             return self.refuse("must not be blank");
         }
-        if text.chars().nth(rule.most).is_some() {
+        // A text of fewer bytes has fewer characters.
+        if text.len() > rule.most && text.chars().nth(rule.most).is_some() {
             return self.refuse(format!("must have {} characters at the most", rule.most));
         }
         Some(text)

@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 
 use crate::{error::Error, https, invocation::caught, telemetry};
 
+/// How long it takes at the most until rights that the stack gave a moment ago are known everywhere in AWS.
+pub(crate) const RIGHTS_ARRIVE: Duration = Duration::from_secs(60);
 /// What is kept of the function's time for answering.
 const ANSWERING: Duration = Duration::from_secs(15);
 /// How long one attempt to answer may take.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
+    cloudformation::RIGHTS_ARRIVE,
     config::{Config, Iam},
     error::Error,
     https,
@@ -22,6 +23,9 @@ const LIMIT: Duration = Duration::from_secs(50);
 const PAUSE: Duration = Duration::from_secs(2);
 /// Errors that pass: a cluster that wakes up, and what AWS calls its own fault.
 const PASSING: [&str; 3] = ["DatabaseResumingException", "DatabaseUnavailableException", "ServiceUnavailableError"];
+
+/// Errors that pass while the function's rights are new.
+const DENIED: [&str; 2] = ["AccessDenied", "Forbidden"];
 
 /// A database of a cluster, as whoever a secret names.
 #[derive(Debug)]
@@ -59,6 +63,7 @@ impl<'a> Database<'a> {
             "resourceArn": self.cluster, "secretArn": self.secret, "database": self.name, "sql": statement,
         })
         .to_string();
+        let started = Instant::now();
         loop {
             let request = self.request(&body).map_err(failed)?;
             let limit = LIMIT.min(deadline.saturating_duration_since(Instant::now()));
@@ -67,7 +72,8 @@ impl<'a> Database<'a> {
                 return Ok(());
             }
             let refusal = Refusal::of(&answer);
-            if !refusal.passes || Instant::now() + PAUSE >= deadline {
+            let passes = refusal.passes || (refusal.is_denied && started.elapsed() < RIGHTS_ARRIVE);
+            if !passes || Instant::now() + PAUSE >= deadline {
                 return Err(failed(refusal.text.into()));
             }
             tracing::info!(reason = refusal.text, "the Data API is asked once more");
@@ -94,6 +100,7 @@ impl<'a> Database<'a> {
 struct Refusal {
     text: String,
     passes: bool,
+    is_denied: bool,
 }
 
 impl Refusal {
@@ -104,6 +111,7 @@ impl Refusal {
         Self {
             text: format!("{} {kind} {message}", answer.status().as_u16()),
             passes: answer.status().is_server_error() || PASSING.iter().any(|passing| kind.contains(passing)),
+            is_denied: DENIED.iter().any(|denied| kind.contains(denied)),
         }
     }
 }

@@ -71,7 +71,8 @@ where
     Fut: Future<Output = Result> + Send + 'static,
 {
     invocation::run(async move |app| {
-        // Not `lambda_http::run`, with which all functions would carry tables of every character set.
+        // Not `lambda_http::run`, with which all functions would carry tables of every character set; and not
+        // `lambda_runtime::run_concurrent`, which adds a span to each invocation that nobody logs.
         let service = lambda_runtime::service_fn(move |event: LambdaEvent<Event>| {
             let (app, handle) = (app.clone(), handle.clone());
             let LambdaEvent { payload: Event(mut event), context } = event;
@@ -81,7 +82,7 @@ where
             let answer = Box::pin(answer(app, request, handle));
             async move { Ok::<_, Infallible>(Reply(answer.await)) }
         });
-        lambda_runtime::run_concurrent(service).await
+        lambda_runtime::Runtime::new(service).run_concurrent().await
     })
 }
 
@@ -397,7 +398,8 @@ pub fn parse_json(bytes: &[u8], most_values: usize) -> std::result::Result<Value
         let detail = format!("is not JSON at line {}, column {}", error.line(), error.column());
         Error::invalid(reason::MALFORMED_JSON, "", detail)
     };
-    if values_at_most(bytes) > most_values {
+    // Each value takes a byte at least.
+    if bytes.len() > most_values && values_at_most(bytes) > most_values {
         serde_json::from_slice::<IgnoredAny>(bytes).map_err(malformed)?;
         return Err(Error::TooLarge(reason::TOO_MANY_VALUES));
     }

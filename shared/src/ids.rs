@@ -37,7 +37,8 @@ pub fn fingerprint(bytes: &[u8]) -> Vec<u8> {
 /// A text as part of a key in Redis: a user id is personal data and may hold any character, a hash neither.
 pub fn hashed(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    let [half, _] = digest.as_chunks::<16>().0 else { return String::new() };
+    Uuid::from_bytes(*half).simple().to_string()
 }
 
 #[cfg(test)]

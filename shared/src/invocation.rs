@@ -38,7 +38,7 @@ where
                 Box::pin(answer(app, trace(event.context), event.payload, deadline, handle)).await.map_err(diagnose)
             }
         });
-        lambda_runtime::run_concurrent(service).await
+        lambda_runtime::Runtime::new(service).run_concurrent().await
     })
 }
 
@@ -67,7 +67,7 @@ where
                 .map_err(diagnose)
             }
         });
-        end(lambda_runtime::run_concurrent(service).await)
+        end(lambda_runtime::Runtime::new(service).run_concurrent().await)
     })
 }
 

@@ -12,10 +12,14 @@ use std::{
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tokio::time::{sleep, timeout};
-use tokio_postgres::error::SqlState;
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
+use tokio_postgres::{Client, error::SqlState};
 
 use crate::{
+    cloudformation::RIGHTS_ARRIVE,
     config::Config,
     db::connect::Connector,
     error::Error,
@@ -28,6 +32,8 @@ const LOCK: i64 = 0x006c_6563_7465_726e;
 const LOCK_RETRIES: u32 = 10;
 /// How long the server may take to accept us: one that sleeps while nobody learns holds who wakes it up, for 15 s and more.
 const CONNECT_LIMIT: Duration = Duration::from_secs(45);
+/// Between two attempts to be let in.
+const CONNECT_PAUSE: Duration = Duration::from_secs(2);
 /// How often a runner asks whether it is its turn. It does not wait for that inside a statement: a concurrent index build
 /// of the runner before it waits for every statement that is under way.
 const TURN_PAUSE: Duration = Duration::from_millis(100);
@@ -153,10 +159,7 @@ pub async fn apply(config: &Config, migrations: &[Migration], deadline: Instant)
 
 async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error> {
     let connector = Connector::new(&config.postgres)?;
-    let (client, driver) = timeout(CONNECT_LIMIT, connector.open())
-        .await
-        .map_err(|error| Error::unavailable("connecting to migrate", error))?
-        .map_err(|error| Error::unavailable("connecting to migrate", error))?;
+    let (client, driver) = connect(&connector, config.postgres.iam.is_some()).await?;
     let mut result = migrate(&client, migrations).await;
     // Rights speak of the present schema, and of nothing that a newer binary has made.
     if migrations == ALL
@@ -172,7 +175,28 @@ async fn run(config: &Config, migrations: &[Migration]) -> Result<Applied, Error
     result
 }
 
-async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> Result<Applied, Error> {
+/// Connects; who comes by IAM may be refused while the right to do so is new.
+async fn connect(connector: &Connector, by_iam: bool) -> Result<(Client, JoinHandle<()>), Error> {
+    let started = Instant::now();
+    loop {
+        let attempt = timeout(CONNECT_LIMIT, connector.open()).await;
+        match attempt.map_err(|error| Error::unavailable("connecting to migrate", error))? {
+            Ok(connected) => return Ok(connected),
+            Err(error) if by_iam && is_refused(&error) && started.elapsed() < RIGHTS_ARRIVE => {
+                tracing::info!(error = telemetry::chain(&error), "the database is asked once more to let migrate in");
+                sleep(CONNECT_PAUSE).await;
+            }
+            Err(error) => return Err(Error::unavailable("connecting to migrate", error)),
+        }
+    }
+}
+
+fn is_refused(error: &tokio_postgres::Error) -> bool {
+    let refusals = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+    error.code().is_some_and(|code| refusals.contains(code))
+}
+
+async fn migrate(client: &Client, migrations: &[Migration]) -> Result<Applied, Error> {
     let failed = |error| Error::internal("migrating", error);
     // Whatever limits the role has are for requests; each file sets its own. A runner that was frozen or killed must not
     // keep the lock: its connection ends when nothing has come from it for a while.
@@ -226,7 +250,7 @@ async fn migrate(client: &tokio_postgres::Client, migrations: &[Migration]) -> R
 
 /// Makes the roles and states their rights. Where functions come by IAM they come in these roles, and cannot without;
 /// elsewhere somebody may have given them another.
-async fn grant(client: &tokio_postgres::Client, must_be_there: bool) -> Result<(), Error> {
+async fn grant(client: &Client, must_be_there: bool) -> Result<(), Error> {
     let failed = |error| Error::internal("granting", error);
     for statements in [ROLES, GRANTS] {
         client.batch_execute(statements).await.map_err(failed)?;
@@ -249,7 +273,7 @@ async fn grant(client: &tokio_postgres::Client, must_be_there: bool) -> Result<(
 
 /// Drops what an interrupted concurrent build of an index of this file has left: nobody reads by it, and `if not exists`
 /// would pass it over.
-async fn drop_unfinished_indexes(client: &tokio_postgres::Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+async fn drop_unfinished_indexes(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     let unfinished = "select pg_class.relname as name from pg_index join pg_class on pg_class.oid = pg_index.indexrelid
         where not pg_index.indisvalid and pg_class.relnamespace = current_schema()::regnamespace";
     for row in client.query(unfinished, &[]).await? {
@@ -262,7 +286,7 @@ async fn drop_unfinished_indexes(client: &tokio_postgres::Client, sql: &str) -> 
 }
 
 /// Applies one migration; tries again when others hold its locks, rather than make everybody queue behind it.
-async fn apply_one(client: &tokio_postgres::Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
+async fn apply_one(client: &Client, migration: &Migration) -> Result<(), tokio_postgres::Error> {
     let record = format!(
         "insert into schema_migrations (version, name, checksum) values ({}, '{}', '{}')",
         migration.version(),

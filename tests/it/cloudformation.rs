@@ -165,12 +165,16 @@ async fn by_hand_it_answers_as_ever() {
     migrate(NOWHERE, json!({}), deadline()).await.expect_err("a failure is the caller's to see");
 }
 
-/// The Data API in front of a database that it enters as its master: first asleep, then at work.
+/// The Data API in front of a database that it enters as its master: first it has not heard of the function's rights, then
+/// the database is asleep, then at work.
 async fn data_api(url: String) -> HttpServer {
     HttpServer::start(move |asked: Asked, number| {
         let url = url.clone();
         async move {
             if number == 0 {
+                return Some(Reply::aws_error(403, "AccessDeniedException", "User is not authorized to perform this"));
+            }
+            if number == 1 {
                 return Some(Reply::aws_error(400, "DatabaseResumingException", "The cluster is resuming"));
             }
             let address = format!("http://{}/Execute", asked.header("host").unwrap());
