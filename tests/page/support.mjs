@@ -26,7 +26,7 @@ export async function startLectern() {
   chmodSync(home, 0o755);
   for (const part of ["template.yaml", "openapi.yaml", "web"]) symlinkSync(join(ROOT, part), join(home, part));
   keepViewer(join(ROOT, ".lectern"), join(home, ".lectern"));
-  const server = spawn(join(ROOT, process.env.CARGO_TARGET_DIR ?? "target", "debug/lectern"), ["run"], {
+  const server = spawn(resolve(ROOT, process.env.CARGO_TARGET_DIR ?? "target", "debug/lectern"), ["run"], {
     cwd: home,
     env: { ...environment(), PORT: "0" },
     stdio: ["ignore", "pipe", "inherit"],
