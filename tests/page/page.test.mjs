@@ -30,6 +30,32 @@ after(async () => {
 const progressOf = (window) => window.page.getByRole("progressbar").first();
 const ticks = (window) => window.page.getByRole("button", { name: /^(Mark complete|Complete|To be sent|Kept)/ });
 
+/** What of one's progress is kept on the device. */
+const kept = ({ page }) =>
+  page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("lectern.event.")).map((key) => JSON.parse(localStorage.getItem(key))));
+
+/** The page as it is where people bring tokens of an issuer. */
+function bringTokens({ page }) {
+  const config = 'export const api = "";\nexport const tokens = "pasted";\n';
+  return page.route("**/config.js", (route) => route.fulfill({ contentType: "text/javascript", body: config }));
+}
+
+/** Brings a token. */
+async function bring({ page }, token) {
+  await page.getByRole("banner").getByRole("button").click();
+  await page.getByLabel("An access token of your issuer").fill(token);
+  await page.getByRole("button", { name: "Use it" }).click();
+  await page.getByRole("dialog").waitFor({ state: "detached" });
+}
+
+/** The view is that of whoever one is now. */
+const settled = ({ page }) => page.locator("main:not([aria-busy])").waitFor();
+
+const tokenOf = async (sub, more = "") => (await fetch(`${lectern.url}/_local/token?sub=${sub}${more}`)).text();
+
+/** A token as another issuer would have signed it. */
+const forged = (token) => token.replace(/.{12}$/, (end) => [...end].reverse().join(""));
+
 /** A course page, its learner enrolled. */
 async function openCourse(window, id) {
   await window.page.goto(`/console.html#/courses/${id}`);
@@ -93,8 +119,7 @@ describe("elsewhere than on one's own machine", () => {
   test("one brings a token of the issuer, and what is none is refused", async () => {
     const window = await openWindow(browser, lectern.url);
     const { page } = window;
-    const config = 'export const api = "";\nexport const tokens = "pasted";\n';
-    await page.route("**/config.js", (route) => route.fulfill({ contentType: "text/javascript", body: config }));
+    await bringTokens(window);
     await page.goto("/console.html#/learning");
     await page.getByRole("banner").getByRole("button").click();
     const token = page.getByLabel("An access token of your issuer");
@@ -102,11 +127,11 @@ describe("elsewhere than on one's own machine", () => {
     await token.fill("not.a.token");
     await page.getByRole("button", { name: "Use it" }).click();
     await alert.getByText("This is no token").waitFor();
-    await token.fill(await (await fetch(`${lectern.url}/_local/token?sub=alice&expires_in=30`)).text());
+    await token.fill(await tokenOf("alice", "&expires_in=30"));
     await page.getByRole("button", { name: "Use it" }).click();
     await alert.getByText("This token is over").waitFor();
     await assertAccessible(window, "the dialogue");
-    await token.fill(await (await fetch(`${lectern.url}/_local/token?sub=alice`)).text());
+    await token.fill(await tokenOf("alice"));
     await page.getByRole("button", { name: "Use it" }).click();
     await page.getByRole("progressbar", { name: /Lectern for teachers/ }).waitFor();
     await page.reload();
@@ -114,6 +139,98 @@ describe("elsewhere than on one's own machine", () => {
     await page.getByRole("button", { name: "Be nobody in particular" }).click();
     await page.getByText("This is for somebody in particular.").waitFor();
     assert.equal(await page.evaluate(() => sessionStorage.length), 0);
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("a token that Lectern refuses, or that runs out, is told so, and what was done waits for another one", async () => {
+    const course = await publish(lectern.url, "Tokens", [{ title: "One", content: "1" }, { title: "Two", content: "2" }]);
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    window.expect(/Failed to load resource.*401/);
+    await bringTokens(window);
+    await page.clock.install();
+    await page.goto("/console.html#/learning");
+    await bring(window, forged(await tokenOf("guest")));
+    await page.getByText(/^Lectern has refused your token/).waitFor();
+    await assertAccessible(window, "a refused token");
+    await picture(window, "refused");
+    const good = await tokenOf("guest");
+    await bring(window, good);
+    await page.getByText("You are in no course yet.").waitFor();
+    await openCourse(window, course.id);
+
+    // It is refused from now on, in the middle of it all.
+    await page.evaluate((token) => {
+      const identity = JSON.parse(sessionStorage.getItem("lectern.identity"));
+      sessionStorage.setItem("lectern.identity", JSON.stringify({ ...identity, token }));
+    }, forged(good));
+    await ticks(window).first().click();
+    await page.getByRole("link", { name: "Your token was refused · 1 to be sent" }).click();
+    await page.getByRole("alert").getByText(/^Lectern has refused your token/).waitFor();
+    await bring(window, good);
+    await page.getByText("Everything that you did has arrived.").waitFor();
+
+    await page.goto(`/console.html#/courses/${course.id}`);
+    await page.getByText("50 %: 1 of 2 sections").first().waitFor();
+    await bring(window, await tokenOf("guest", "&expires_in=120"));
+    await settled(window);
+    await page.clock.fastForward(90_000);
+    await ticks(window).last().click();
+    await page.getByRole("link", { name: "1 kept on this device until the learner signs in" }).waitFor();
+    await page.getByRole("link", { name: "My courses" }).click();
+    await page.getByText(/^Your token has run out/).waitFor();
+    await bring(window, good);
+    await page.getByRole("progressbar", { name: "Progress in Tokens" }).waitFor();
+    await page.getByRole("link", { name: "Everything has arrived" }).waitFor();
+    await assertClean(window);
+    await window.context.close();
+  });
+});
+
+describe("the time that one reads", () => {
+  test("is that of whoever has read, whoever sits down next, or nobody", async () => {
+    const course = await publish(lectern.url, "Reading", [{ title: "One", content: "1" }]);
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    // Whoever sits down next is not enrolled yet.
+    window.expect(/Failed to load resource.*403/);
+    await page.clock.install();
+    await page.goto("/console.html");
+    const read = async (name, seconds) => {
+      await become(window, name);
+      await openCourse(window, course.id);
+      await page.getByRole("link", { name: "One", exact: true }).click();
+      await page.getByRole("article").waitFor();
+      await page.clock.fastForward(seconds * 1000);
+    };
+    const timeOf = async (name) => (await call(lectern.url, name, "", "GET", `/courses/${course.id}/progress`)).totalTimeSpent;
+    await read("reader", 20);
+    await become(window, "successor");
+    await page.getByRole("heading", { name: "Not enrolled" }).waitFor();
+    const [waiting] = await kept(window);
+    assert.equal(waiting.sub, "reader");
+    assert.ok(waiting.timeSpent >= 20);
+    await read("successor", 40);
+    await page.getByRole("button", { name: "You are successor" }).click();
+    await page.getByRole("button", { name: "Be nobody in particular" }).click();
+    await page.getByRole("heading", { name: "Who are you?" }).last().waitFor();
+    assert.deepEqual((await kept(window)).map(({ sub }) => sub).sort(), ["reader", "successor"]);
+
+    // Nobody is told that all is well, nor who was here.
+    await page.getByRole("link", { name: "2 kept on this device until the learner signs in" }).click();
+    await page.getByText("Not sent yet: 2 entries").waitFor();
+    assert.doesNotMatch(await page.locator("body").textContent(), /reader|successor/);
+    await assertAccessible(window, "the queue of nobody");
+    await picture(window, "left");
+    for (const name of ["reader", "successor"]) {
+      await become(window, name);
+      await page.getByText("Everything that you did has arrived.").waitFor();
+    }
+    assert.deepEqual(await kept(window), []);
+    const [first, second] = [await timeOf("reader"), await timeOf("successor")];
+    assert.ok(first >= 20 && first < 40, `${first} s of 20 and what the clicks took`);
+    assert.ok(second >= 40, `${second} s of 40`);
     await assertClean(window);
     await window.context.close();
   });
@@ -134,8 +251,7 @@ describe("the queue", () => {
     await page.getByRole("link", { name: /You are offline · 1 to be sent/ }).waitFor();
     await page.getByText("0 %: 0 of 2 sections, 1 not recorded yet").first().waitFor();
     await picture(window, "offline");
-    const kept = await page.evaluate(() => Object.keys(localStorage).filter((key) => key.startsWith("lectern.event.")));
-    assert.equal(kept.length, 1);
+    assert.equal((await kept(window)).length, 1);
 
     // The tab is closed, and another one opened by the same browser later.
     await page.close();
@@ -191,6 +307,37 @@ describe("the queue", () => {
     await page.getByText("Everything that you did has arrived.").waitFor();
     const { completedSections } = await call(lectern.url, "expelled", "", "GET", `/courses/${course.id}/progress`);
     assert.equal(completedSections, 1);
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("tells that an enrollment was ended elsewhere, and counts what was refused once one enrols again", async () => {
+    const course = await publish(lectern.url, "Ended elsewhere", [{ title: "One", content: "1" }, { title: "Two", content: "2" }]);
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    const end = () => call(lectern.url, "ended", "", "DELETE", `/courses/${course.id}/enrollment`);
+    await page.goto("/console.html");
+    await become(window, "ended");
+    await openCourse(window, course.id);
+    await end();
+    await ticks(window).first().click();
+    await page.getByText("You are no longer enrolled. Your progress is kept.").waitFor();
+    await page.getByRole("link", { name: "1 not recorded" }).waitFor();
+    await page.getByRole("button", { name: "Enrol again" }).click();
+    await page.getByText("50 %: 1 of 2 sections").first().waitFor();
+    await page.getByRole("link", { name: "Everything has arrived" }).waitFor();
+
+    // The same in the middle of a section.
+    await page.getByRole("link", { name: "Two", exact: true }).click();
+    await page.getByRole("article").waitFor();
+    await end();
+    await ticks(window).click();
+    await page.getByText("You are not enrolled in this course any more").waitFor();
+    await assertAccessible(window, "a section that one reads no longer");
+    await picture(window, "ended");
+    await page.getByRole("alert").getByRole("link", { name: "Ended elsewhere" }).click();
+    await page.getByRole("button", { name: "Enrol again" }).click();
+    await page.getByText("100 %: 2 of 2 sections").first().waitFor();
     await assertClean(window);
     await window.context.close();
   });
@@ -252,6 +399,73 @@ describe("the catalogue", () => {
   });
 });
 
+describe("a view", () => {
+  test("that was left in the middle of a search changes the address no more", async () => {
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    await page.clock.install();
+    await page.goto("/console.html");
+    await become(window, "hasty");
+    await settled(window);
+    await page.clock.pauseAt(Date.now() + 60_000);
+    await page.getByLabel("Search the catalogue").fill("teach");
+    await page.getByRole("link", { name: "My courses" }).click();
+    await page.getByText("You are in no course yet.").waitFor();
+    await page.clock.runFor(1000);
+    assert.equal(new URL(page.url()).hash, "#/learning");
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("that cannot be had is tried again, and no sooner than Lectern has asked for", async () => {
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    window.expect(/Failed to load resource.*(429|503)/);
+    await page.clock.install();
+    await page.goto("/console.html");
+    await become(window, "alice");
+    let refusals = [
+      { status: 503, headers: { "Retry-After": "30" }, json: { code: "unavailable", detail: "Something is away." } },
+      { status: 429, json: { message: "Too Many Requests" } },
+    ];
+    let asked = 0;
+    await page.route("**/me/courses?*", (route) => {
+      asked += 1;
+      return refusals.length > 0 ? route.fulfill(refusals.shift()) : route.continue();
+    });
+    await page.getByRole("link", { name: "My courses" }).click();
+    await page.getByRole("alert").getByText("Something is away.").waitFor();
+    await assertAccessible(window, "a view that could not be had");
+    await page.getByRole("button", { name: /^Try again in \d+ s$/ }).click({ force: true });
+    await page.clock.fastForward(31_000);
+    assert.equal(asked, 1);
+    await page.getByRole("button", { name: "Try again", exact: true }).click();
+    await page.getByRole("alert").getByText("Too Many Requests").waitFor();
+    await page.getByRole("button", { name: "Try again", exact: true }).click();
+    await page.getByRole("progressbar", { name: /Lectern for teachers/ }).waitFor();
+    assert.equal(asked, 3);
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("does not call a course completed that has nothing in it yet", async () => {
+    const course = await publish(lectern.url, "Hollow", []);
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    await page.goto("/console.html");
+    await become(window, "early");
+    await openCourse(window, course.id);
+    await page.getByRole("link", { name: "My courses" }).click();
+    await page.getByRole("listitem").filter({ hasText: "Hollow" }).getByText("Nothing is in this course yet.").waitFor();
+    assert.equal(await page.getByText("Completed.").count(), 0);
+    await become(window, "alice");
+    const finished = page.getByRole("listitem").filter({ hasText: "Lectern for teachers" });
+    await finished.getByText("Completed.").waitFor();
+    await assertClean(window);
+    await window.context.close();
+  });
+});
+
 describe("a teacher", () => {
   test("sees charts of all courses and of one, and who is in it", async () => {
     const window = await openWindow(browser, lectern.url);
@@ -278,6 +492,33 @@ describe("a teacher", () => {
     await page.getByRole("row", { name: /^alice active 100 %/ }).waitFor();
     await assertAccessible(window, "a course that is taught");
     await picture(window, "teaching", { fullPage: true });
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("sees the other courses while the figures of one cannot be read", async () => {
+    const window = await openWindow(browser, lectern.url);
+    const { page } = window;
+    window.expect(/Failed to load resource.*503/);
+    let away = true;
+    let first = null;
+    await page.route("**/courses/*/analytics", (route) => {
+      first ??= route.request().url();
+      if (!away || route.request().url() !== first) return route.continue();
+      return route.fulfill({ status: 503, json: { code: "unavailable", detail: "Something is away." } });
+    });
+    await page.goto("/console.html#/teaching");
+    await become(window, "ada", ["instructor"]);
+    await page.getByText("The figures of 1 course could not be read.").waitFor();
+    await page.getByRole("heading", { level: 1, name: "Teaching" }).waitFor();
+    const rows = page.getByRole("table", { name: /Completion rate/ }).getByRole("row");
+    const shown = await rows.count();
+    assert.ok(shown > 1, "the others are there");
+    await assertAccessible(window, "a course without figures");
+    away = false;
+    await page.getByRole("button", { name: "Try again" }).click();
+    await page.getByText("The figures of 1 course could not be read.").waitFor({ state: "detached" });
+    assert.equal(await rows.count(), shown + 1);
     await assertClean(window);
     await window.context.close();
   });
@@ -469,6 +710,11 @@ describe("without a mouse", () => {
     await tabTo(/^Enrol$/);
     await page.keyboard.press("Enter");
     await progressOf(window).waitFor();
+    assert.match((await focused()).name, /^Continue: One/, "where the button was, the next step has the focus");
+    assert.ok((await focused()).seen);
+    // What another tab does to the queue is told to this one, and takes nobody's place.
+    await page.evaluate(() => dispatchEvent(new StorageEvent("storage", { key: "lectern.event.0", newValue: "{}" })));
+    assert.match((await focused()).name, /^Continue: One/, "the focus stays where it was");
     await tabTo(/^Mark complete: One/);
     await page.keyboard.press("Space");
     await page.getByText("100 %: 1 of 1 section").first().waitFor();

@@ -35,8 +35,12 @@ export async function catalogue({ parameters, signal }) {
   };
   offer();
 
+  let timer;
   let run = new AbortController();
-  signal.addEventListener("abort", () => run.abort());
+  signal.addEventListener("abort", () => {
+    clearTimeout(timer);
+    run.abort();
+  });
   const show = async () => {
     run.abort();
     run = new AbortController();
@@ -62,7 +66,6 @@ export async function catalogue({ parameters, signal }) {
     if (asked.q) announce(total === 0 ? "No course found." : `${plural(total, "course")} shown.`);
   };
 
-  let timer;
   const later = () => {
     clearTimeout(timer);
     offer();

@@ -6,8 +6,8 @@ import { element } from "./dom.js";
 import { showIdentity } from "./frame.js";
 import { current, onChange } from "./identity.js";
 import { learningPage, queuePage } from "./learning.js";
-import { chooseButton, failure, heading } from "./parts.js";
-import { events, onQueue, start } from "./queue.js";
+import { chooseButton, failure, heading, whyUnknown } from "./parts.js";
+import { countLeft, events, isRefused, onQueue, start } from "./queue.js";
 import { sectionPage } from "./section.js";
 import { taughtCoursePage, teachingPage } from "./teaching.js";
 
@@ -41,12 +41,12 @@ async function show({ focus }) {
   }
   if (signal.aborted) return;
   main.removeAttribute("aria-busy");
+  // Whoever stood in the view before stands in the new one, and not before the whole page.
+  const inside = main.contains(document.activeElement);
   main.replaceChildren(...shown.nodes);
   document.title = `${shown.title} · Lectern`;
-  if (focus) {
-    scrollTo(0, 0);
-    main.querySelector("h1").focus({ preventScroll: true });
-  }
+  if (focus) scrollTo(0, 0);
+  if (focus || inside) main.querySelector("h1").focus({ preventScroll: true });
 }
 
 async function open(path, parameters, signal) {
@@ -54,7 +54,7 @@ async function open(path, parameters, signal) {
     const found = pattern.exec(path);
     if (!found) continue;
     if (personal && current() === null) {
-      return { title: "Who are you?", nodes: [heading("Who are you?"), element("p", {}, "This is for somebody in particular."), chooseButton()] };
+      return { title: "Who are you?", nodes: [heading("Who are you?"), element("p", {}, whyUnknown()), chooseButton()] };
     }
     // As in the address: a path of the API takes it as it stands.
     return view({ id: found[1], parameters, signal });
@@ -78,8 +78,11 @@ function showQueue() {
   const show = () => {
     const states = events().map(({ state }) => state);
     const number = (state) => states.filter((other) => other === state).length;
+    const left = countLeft();
     const parts = [
       navigator.onLine ? null : "You are offline",
+      isRefused() ? "Your token was refused" : null,
+      left > 0 ? `${left} kept on this device until the learner signs in` : null,
       number("waiting") > 0 ? `${number("waiting")} to be sent` : null,
       number("parked") > 0 ? `${number("parked")} kept, not counted yet` : null,
       number("rejected") > 0 ? `${number("rejected")} not recorded` : null,

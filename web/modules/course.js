@@ -5,7 +5,7 @@ import { announce, element, foreign } from "./dom.js";
 import { count, duration, plural } from "./format.js";
 import { current, token } from "./identity.js";
 import { chooseButton, failure, heading, progressBar } from "./parts.js";
-import { add, events, onQueue, recordings } from "./queue.js";
+import { add, events, onQueue, recordings, retry } from "./queue.js";
 
 /** Reads a course with the caller's progress, or without where nobody is signed in. */
 export async function readCourse(id, signal) {
@@ -15,6 +15,9 @@ export async function readCourse(id, signal) {
   const { body } = await call(path, { token: bearer, signal });
   return { progress: null, ...body, recorded };
 }
+
+/** Whether an event was refused because its learner is not enrolled; that may have been ended elsewhere. */
+export const isOutside = (event) => event?.state === "rejected" && event.code === "not_enrolled";
 
 /** Whether the caller is enrolled now; who has left keeps their progress. */
 async function readEnrolled(course, signal) {
@@ -75,14 +78,14 @@ const SAID = {
   complete: "Complete",
 };
 
-/** The button that ticks a section complete. `update` shows how things stand. */
-export function tick(course, section, timeSpent) {
+/** The button by which `sub` ticks a section complete. `update` shows how things stand. */
+export function tick(course, section, sub, timeSpent) {
   const mark = element("span", { class: "mark", "aria-hidden": "true" });
   const words = element("span", { class: "tick-words" });
   const button = element("button", { type: "button", class: "tick" }, mark, words);
   button.addEventListener("click", () => {
     if (button.getAttribute("aria-disabled") === "true") return;
-    add({ section: section.id, title: section.title, course: course.id, timeSpent: timeSpent(), completed: true });
+    add({ sub, section: section.id, title: section.title, course: course.id, timeSpent: timeSpent(), completed: true });
   });
   const update = ({ completed, event }) => {
     const state = completed ? "complete" : (event?.state ?? "open");
@@ -96,22 +99,47 @@ export function tick(course, section, timeSpent) {
 }
 
 export async function coursePage({ id, signal }) {
+  const sub = current()?.sub;
   const course = await readCourse(id, signal);
   let enrolled = await readEnrolled(course, signal);
   const bar = progressBar("Your progress");
-  const place = element("section", { class: "mine", "aria-label": "Your progress" });
+  const place = element("section", { class: "mine", "aria-label": "Your progress", tabindex: "-1" });
   const rows = new Map();
-  const outline = course.lessons.map((lesson) => lessonNode(course, lesson, rows));
+  const outline = course.lessons.map((lesson) => lessonNode(course, lesson, sub, rows));
 
   const enrol = async (method, done) => {
     await call(`/courses/${course.id}/enrollment`, { method, token: await token(), signal });
     enrolled = method === "PUT";
     await reread();
     announce(done);
+    if (!enrolled) return;
+    // What was refused for want of an enrollment counts now.
+    for (const event of events()) if (event.courseId === course.id && isOutside(event)) retry(event);
+  };
+  const known = new Set();
+  /** An enrollment can be ended elsewhere; what Lectern then refuses is what tells. */
+  const recheck = async (sent) => {
+    const refused = [...sent.values()].filter((event) => isOutside(event) && !known.has(event.eventId));
+    if (!enrolled || refused.length === 0) return;
+    for (const { eventId } of refused) known.add(eventId);
+    enrolled = await readEnrolled(course, signal).catch(() => enrolled);
+    if (enrolled || signal.aborted) return;
+    await reread();
+    announce("You are not enrolled any more.");
   };
   let before = null;
+  let shown = null;
   const reread = follow(course, signal, (now, sent) => {
-    place.replaceChildren(...standing(now, enrolled, bar, enrol));
+    // What would say the same stays: whoever stands on one of its buttons would lose their place.
+    const { resume, completedAt, newSectionsSinceCompletion: added } = now.progress ?? {};
+    const standpoint = JSON.stringify([enrolled, now.progress === null, resume?.nextSectionId, completedAt, added]);
+    if (standpoint !== shown) {
+      const inside = place.contains(document.activeElement);
+      place.replaceChildren(...standing(now, enrolled, bar, enrol));
+      if (inside) (place.querySelector(".primary") ?? place).focus({ preventScroll: true });
+    }
+    shown = standpoint;
+    void recheck(sent);
     for (const section of sectionsOf(now)) {
       const completed = section.progress?.completed ?? false;
       rows.get(section.id)?.({ completed, event: sent.get(section.id), enrolled });
@@ -149,9 +177,9 @@ export async function coursePage({ id, signal }) {
   };
 }
 
-function lessonNode(course, lesson, rows) {
+function lessonNode(course, lesson, sub, rows) {
   const items = lesson.sections.map((section) => {
-    const { button, update } = tick(course, section, () => 0);
+    const { button, update } = tick(course, section, sub, () => 0);
     rows.set(section.id, ({ completed, event, enrolled }) => {
       button.hidden = !enrolled && !completed;
       update({ completed, event });
@@ -172,14 +200,15 @@ function standing(course, enrolled, bar, enrol) {
     try {
       await enrol(method, done);
     } catch (error) {
-      trouble.replaceChildren(failure(error, act(method, done)));
+      if (error.name !== "AbortError") trouble.replaceChildren(failure(error, act(method, done)));
     }
   };
-  if (!enrolled) {
+  // Who has enrolled a moment ago has no progress here where it could not be read.
+  if (!enrolled || course.progress === null) {
     const left = course.progress !== null;
     const join = { type: "button", class: "primary", onclick: act("PUT", "You are enrolled.") };
     return [
-      element("p", {}, left ? "You have left this course. Your progress is kept." : "You are not enrolled."),
+      element("p", {}, left ? "You are no longer enrolled. Your progress is kept." : "You are not enrolled."),
       left ? bar.node : null,
       element("div", { class: "actions" }, element("button", join, left ? "Enrol again" : "Enrol")),
       trouble,

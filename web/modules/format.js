@@ -13,8 +13,8 @@ export const percent = (value) => (value === null || value === undefined ? NOTHI
 export const time = (value) => (value ? moment.format(new Date(value)) : NOTHING);
 export const date = (value) => (value ? day.format(new Date(value)) : NOTHING);
 
-/** `1 lesson`, `2 lessons`. */
-export const plural = (amount, word) => `${count(amount)} ${word}${amount === 1 ? "" : "s"}`;
+/** `1 lesson`, `2 lessons`; a plural of its own can be given. */
+export const plural = (amount, word, words = `${word}s`) => `${count(amount)} ${amount === 1 ? word : words}`;
 
 const UNITS = [
   ["d", 86_400],

@@ -1,7 +1,7 @@
 // Who is using the page: one token, kept for as long as the tab is open.
 
 import { tokens } from "../config.js";
-import { address } from "./api.js";
+import { Unreachable, address } from "./api.js";
 
 const KEY = "lectern.identity";
 /** A token that ends sooner than this is as good as over. */
@@ -16,6 +16,7 @@ export const CAST = [
 ];
 
 const changes = new EventTarget();
+let over = false;
 
 /** Tokens can be had for the asking only from the local run. */
 export const isLocal = tokens === "local";
@@ -41,9 +42,12 @@ export async function token() {
     if (current()?.token === identity.token) keep(renewed);
     return renewed.token;
   }
-  forget();
+  forget({ ranOut: true });
   return undefined;
 }
+
+/** Whether nobody is signed in because a token has run out. */
+export const hasRunOut = () => over && current() === null;
 
 /** Becomes somebody, with a token of the local run. */
 export async function become(person) {
@@ -54,7 +58,8 @@ export async function become(person) {
 /** A token of the local run for somebody, without becoming them. */
 export async function mint({ sub, groups = "", scope = "" }) {
   const parameters = new URLSearchParams({ sub, ...(groups && { groups }), ...(scope && { scope }) });
-  const answer = await fetch(`/_local/token?${parameters}`, { credentials: "omit" });
+  const answer = await fetch(`/_local/token?${parameters}`, { credentials: "omit" }).catch(() => null);
+  if (answer === null) throw new Unreachable();
   const text = await answer.text();
   if (!answer.ok) throw new Error(JSON.parse(text).detail);
   return { sub, groups, scope, token: text, expires: read(text).exp * 1000, minted: true };
@@ -70,7 +75,8 @@ export function bring(text) {
   changes.dispatchEvent(new Event("change"));
 }
 
-export function forget() {
+export function forget({ ranOut = false } = {}) {
+  over = ranOut;
   sessionStorage.removeItem(KEY);
   changes.dispatchEvent(new Event("change"));
 }

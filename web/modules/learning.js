@@ -2,10 +2,10 @@
 
 import { call, query } from "./api.js";
 import { element, foreign } from "./dom.js";
-import { count, duration, time } from "./format.js";
+import { count, duration, plural, time } from "./format.js";
 import { token } from "./identity.js";
-import { heading, pages, progressBar } from "./parts.js";
-import { drop, events, onQueue, retry } from "./queue.js";
+import { chooseButton, heading, pages, progressBar, whyUnknown } from "./parts.js";
+import { countLeft, drop, events, isRefused, onQueue, retry } from "./queue.js";
 
 export async function learningPage({ signal }) {
   const bearer = await token();
@@ -31,7 +31,9 @@ function card(enrollment) {
     element("h2", {}, foreign("a", enrollment.courseTitle, { href: `#/courses/${enrollment.courseId}` })),
     bar.node,
     element("p", { class: "facts" }, `${duration(enrollment.totalTimeSpent)} learnt · last active ${time(enrollment.lastActivityAt ?? enrollment.enrolledAt)}`),
-    next ? element("a", { class: "button", href: `#/sections/${next}` }, "Continue") : element("p", { class: "badge" }, "Completed."),
+    enrollment.completedAt ? element("p", { class: "badge" }, "Completed.") : null,
+    enrollment.totalSections === 0 ? element("p", { class: "quiet" }, "Nothing is in this course yet.") : null,
+    next ? element("a", { class: "button", href: `#/sections/${next}` }, "Continue") : null,
   );
 }
 
@@ -50,20 +52,32 @@ const REASONS = {
 const FINAL = ["too_old", "before_reset", "event_conflict"];
 
 export async function queuePage({ signal }) {
-  const place = element("div");
+  const place = element("div", { tabindex: "-1", role: "group", "aria-label": "What is on its way" });
   const show = () => {
     const all = events();
+    const stood = document.activeElement?.closest(".queue li")?.dataset.event;
     place.replaceChildren(
-      all.length === 0
-        ? element("p", {}, "Everything that you did has arrived.")
-        : element("ul", { class: "queue" }, all.map(entry)),
+      isRefused() ? element("div", { class: "failure" }, element("p", { role: "alert" }, whyUnknown()), chooseButton()) : "",
+      ...(all.length === 0 ? nothing() : [element("ul", { class: "queue" }, all.map(entry))]),
     );
+    if (stood === undefined) return;
+    // The list is new, and whoever stood in it goes on from the same entry, or from the list's beginning.
+    const same = [...place.querySelectorAll("li")].find((item) => item.dataset.event === stood);
+    (same?.querySelector("button") ?? place).focus();
   };
   signal.addEventListener("abort", onQueue(show));
   show();
   const words =
     "What you do is kept on this device until Lectern has recorded it. It is sent by itself as soon as that is possible.";
   return { title: "On its way", nodes: [heading("On its way"), element("p", { class: "lead" }, words), place] };
+}
+
+/** What stands where there is nothing to list. Nobody sees the names of those who learnt here before. */
+function nothing() {
+  const left = countLeft();
+  if (left === 0) return [element("p", {}, "Everything that you did has arrived.")];
+  const words = `Not sent yet: ${plural(left, "entry", "entries")}, kept on this device until the learner signs in.`;
+  return [element("p", {}, words), chooseButton()];
 }
 
 function entry(event) {
@@ -78,7 +92,7 @@ function entry(event) {
     if (!FINAL.includes(event.code)) buttons.push(button("Send again", () => retry(event)));
     buttons.push(button("Forget it", () => drop(event)));
   }
-  return element("li", {}, element("p", {}, `${what}: `, foreign("bdi", event.title)), element("p", { class: "quiet" }, `${time(event.occurredAt)}; ${said}`), buttons);
+  return element("li", { "data-event": event.eventId }, element("p", {}, `${what}: `, foreign("bdi", event.title)), element("p", { class: "quiet" }, `${time(event.occurredAt)}; ${said}`), buttons);
 }
 
 const button = (words, onclick) => element("button", { type: "button", onclick }, words);

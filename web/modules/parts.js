@@ -1,9 +1,10 @@
 // Pieces that several views show.
 
 import { announce, drawing, element, foreign } from "./dom.js";
-import { percent, plural } from "./format.js";
+import { duration, percent, plural } from "./format.js";
 import { Problem, Unreachable } from "./api.js";
 import { choose } from "./frame.js";
+import { current, hasRunOut } from "./identity.js";
 
 const WIDTH = 1000;
 
@@ -34,18 +35,43 @@ export function progressBar(label) {
 /** The head of a view. It takes the focus when the view opens. */
 export const heading = (text) => foreign("h1", text, { tabindex: "-1" });
 
-/** What stands where something could not be shown. */
+/** What stands where something could not be shown. Only the words are an alert: a button may change without one. */
 export function failure(error, again) {
-  const parts = [element("p", {}, error.message)];
-  if (error instanceof Problem && error.status === 401) {
-    parts.splice(0, 1, element("p", {}, "This is for somebody in particular."), chooseButton());
+  const unknown = error instanceof Problem && error.status === 401;
+  const parts = [element("p", { role: "alert" }, unknown ? whyUnknown() : error.message)];
+  if (unknown) {
+    parts.push(chooseButton());
   } else if (error instanceof Unreachable || error.status >= 500 || error.status === 429) {
-    parts.push(element("button", { type: "button", onclick: again }, "Try again"));
+    parts.push(againButton(again, error.retryAfter ?? 0));
   } else if (!(error instanceof Problem)) {
     // A fault of the page's own is for whoever looks into it.
     queueMicrotask(() => reportError(error));
   }
-  return element("div", { class: "failure", role: "alert" }, parts);
+  return element("div", { class: "failure" }, parts);
+}
+
+/** A button that can be pressed once the seconds are over for which Lectern has asked not to be. */
+function againButton(again, seconds) {
+  const until = Date.now() + seconds * 1000;
+  const left = () => Math.ceil((until - Date.now()) / 1000);
+  const button = element("button", { type: "button", onclick: () => left() <= 0 && again() });
+  const show = () => {
+    const wait = left();
+    button.textContent = wait > 0 ? `Try again in ${duration(wait)}` : "Try again";
+    button.setAttribute("aria-disabled", String(wait > 0));
+    if (wait > 0) setTimeout(show, 1000);
+  };
+  show();
+  return button;
+}
+
+/** Why Lectern does not know who is asking, and how to go on. */
+export function whyUnknown() {
+  if (current() !== null) {
+    return "Lectern has refused your token: it may have run out, or come from an issuer that Lectern does not know. Go on with another one; what you did is kept on this device until then.";
+  }
+  if (hasRunOut()) return "Your token has run out. Go on with another one; what you did is kept on this device until then.";
+  return "This is for somebody in particular.";
 }
 
 export const chooseButton = () =>

@@ -20,6 +20,8 @@ let failures = 0;
 let timer = null;
 let sending = null;
 
+let refused = false;
+
 /**
  * All events of whoever is signed in, oldest first. `state` is
  * - `waiting`: it was not sent, or never answered;
@@ -28,15 +30,20 @@ let sending = null;
  */
 export function events() {
   const sub = current()?.sub;
-  const mine = [];
-  for (let index = 0; index < localStorage.length; index += 1) {
-    const key = localStorage.key(index);
-    if (key.startsWith(PREFIX)) {
-      const event = readEntry(key);
-      if (event?.sub === sub) mine.push(event);
-    }
-  }
+  const mine = sub === undefined ? [] : entries().filter((event) => event.sub === sub);
   return mine.sort((one, other) => one.occurredAt.localeCompare(other.occurredAt));
+}
+
+/** How many events wait for the one who did them to sign in; while somebody is signed in, those of others are not told. */
+export const countLeft = () => (current() === null ? entries().length : 0);
+
+/** Whether Lectern has refused the token that events were to be sent with. */
+export const isRefused = () => refused;
+
+/** What is kept on this device, whoever did it. */
+function entries() {
+  const keys = Object.keys(localStorage).filter((key) => key.startsWith(PREFIX));
+  return keys.map(readEntry).filter((event) => event !== null);
 }
 
 function readEntry(key) {
@@ -47,11 +54,14 @@ function readEntry(key) {
   }
 }
 
-/** Notes that something was learnt, and sends it as soon as that is possible. */
-export function add({ section, title, course, timeSpent, completed }) {
+/**
+ * Notes that something was learnt, and sends it as soon as that is possible. `sub` has learnt it; somebody else, or
+ * nobody, may be signed in by the time that it is noted.
+ */
+export function add({ sub, section, title, course, timeSpent, completed }) {
   const event = {
     eventId: crypto.randomUUID(),
-    sub: current().sub,
+    sub,
     sectionId: section,
     title,
     courseId: course,
@@ -107,6 +117,7 @@ export function start() {
   });
   onChange(() => {
     failures = 0;
+    refused = false;
     tell([]);
     void flush();
   });
@@ -119,6 +130,7 @@ async function work() {
     await send();
     await ask();
     failures = 0;
+    refused = false;
     const open = new Set(events().map(({ state }) => state));
     // Something may have come in while parked batches were asked after.
     if (open.has("waiting") && (await token())) again(0);
@@ -126,9 +138,10 @@ async function work() {
   } catch (error) {
     const pause = PAUSES[Math.min(failures, PAUSES.length - 1)];
     failures += 1;
+    refused = error instanceof Problem && error.status === 401;
     tell([]);
     // Without a good token there is nothing to wait for but another one.
-    if (!(error instanceof Problem) || error.status !== 401) again(Math.max(error.retryAfter ?? 0, pause));
+    if (!refused) again(Math.max(error.retryAfter ?? 0, pause));
   }
 }
 
@@ -187,7 +200,8 @@ async function ask() {
   );
   for (const [submission, batch] of parked) {
     const bearer = await token();
-    if (bearer === undefined) return;
+    // Whoever has sat down meanwhile is told nothing about what others sent.
+    if (bearer === undefined || batch[0].sub !== current()?.sub) return;
     const results = await outcome(submission, bearer);
     if (results === null) continue;
     settle(batch, results);

@@ -3,9 +3,9 @@
 import { call, Problem } from "./api.js";
 import { announce, element, foreign } from "./dom.js";
 import { count, duration } from "./format.js";
-import { token } from "./identity.js";
+import { current, token } from "./identity.js";
 import { heading, progressBar } from "./parts.js";
-import { countSent, follow, readCourse, sectionsOf, tick } from "./course.js";
+import { countSent, follow, isOutside, readCourse, sectionsOf, tick } from "./course.js";
 import { add } from "./queue.js";
 import { render } from "./text.js";
 
@@ -15,6 +15,8 @@ const GLANCE = 5;
 const MOST = 86_400;
 
 export async function sectionPage({ id, signal }) {
+  // Who reads, whoever may be signed in when they stop.
+  const { sub } = current();
   let section;
   try {
     section = (await call(`/sections/${id}`, { token: await token(), signal })).body;
@@ -27,21 +29,24 @@ export async function sectionPage({ id, signal }) {
   const place = all.findIndex((other) => other.id === id);
   const watch = stopwatch(signal);
   const bar = progressBar("Your progress in the course");
-  const { button, update } = tick(course, section, watch.take);
+  const { button, update } = tick(course, section, sub, watch.take);
+  const outside = element("div", { role: "alert" });
 
   let before = null;
   const show = (now, sent) => {
     const progress = sectionsOf(now).find((other) => other.id === id)?.progress;
     bar.node.hidden = now.progress === null;
     button.hidden = now.progress === null;
-    update({ completed: progress?.completed ?? false, event: sent.get(id) });
+    const event = sent.get(id);
+    update({ completed: progress?.completed ?? false, event });
+    if (isOutside(event) !== outside.hasChildNodes()) outside.replaceChildren(...(isOutside(event) ? left(course) : []));
     if (now.progress === null) return;
     const words = bar.update(now.progress, countSent(now, sent));
     if (before !== null && before !== words) announce(words);
     before = words;
   };
   follow(course, signal, show);
-  if (course.progress !== null) keepTime(signal, watch, { section, course });
+  if (course.progress !== null) keepTime(signal, watch, { sub, section, course });
 
   const length = section.duration === null ? "" : ` · ${duration(section.duration)}`;
   return {
@@ -57,6 +62,7 @@ export async function sectionPage({ id, signal }) {
       element("p", { class: "facts" }, foreign("bdi", section.type, { class: "tag" }), `Section ${count(place + 1)} of ${count(all.length)}${length}`),
       element("article", { class: "content", dir: "auto" }, render(section.content)),
       element("div", { class: "actions" }, button),
+      outside,
       bar.node,
       element("nav", { class: "neighbours", "aria-label": "Sections" }, neighbour("Back", all[place - 1]), neighbour("Next", all[place + 1])),
     ],
@@ -67,6 +73,12 @@ function closed() {
   const words = "The contents of a course are for those who are enrolled.";
   const back = element("a", { class: "button", href: "#/learning" }, "My courses");
   return { title: "Not enrolled", nodes: [heading("Not enrolled"), element("p", {}, words), element("p", {}, back)] };
+}
+
+/** An enrollment can be ended elsewhere while one reads. */
+function left(course) {
+  const words = "You are not enrolled in this course any more, so this does not count. It will once you enrol again: ";
+  return [element("p", { class: "failure" }, words, foreign("a", course.title, { href: `#/courses/${course.id}` }))];
 }
 
 function neighbour(word, section) {
@@ -101,10 +113,10 @@ function stopwatch(signal) {
 }
 
 /** Who reads on without ticking has learnt for that time all the same. */
-function keepTime(signal, watch, { section, course }) {
+function keepTime(signal, watch, { sub, section, course }) {
   const leave = () => {
     if (watch.seconds() < GLANCE) return;
-    add({ section: section.id, title: section.title, course: course.id, timeSpent: watch.take(), completed: false });
+    add({ sub, section: section.id, title: section.title, course: course.id, timeSpent: watch.take(), completed: false });
   };
   signal.addEventListener("abort", leave);
   addEventListener("pagehide", leave, { signal });

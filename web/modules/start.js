@@ -1,12 +1,11 @@
 // The start page: how the demo's courses are doing.
 
 import { call, Problem } from "./api.js";
-import { completionRates, completionTimes } from "./charts.js";
 import { element } from "./dom.js";
 import { showIdentity } from "./frame.js";
 import { isLocal, mint, onChange, token } from "./identity.js";
 import { failure } from "./parts.js";
-import { readFigures } from "./teaching.js";
+import { compare } from "./teaching.js";
 
 /** The demo's teacher; the local run speaks for her, so that there is something to see before anybody signs in. */
 const TEACHER = { sub: "ada", groups: "instructor" };
@@ -22,12 +21,11 @@ async function show() {
 }
 
 async function charts() {
-  const bearer = isLocal ? (await mint(TEACHER)).token : await token();
-  if (!bearer) return [forTeachers()];
-  const { body } = await call("/me/authored-courses?status=published&limit=20", { token: bearer });
-  const figures = await readFigures(body.courses, bearer);
-  if (figures.length === 0) return [element("p", {}, "There are no published courses to tell of.")];
-  return [completionRates(figures), completionTimes(figures)];
+  const bearer = async () => (isLocal ? (await mint(TEACHER)).token : token());
+  const first = await bearer();
+  if (!first) return [forTeachers()];
+  const { body } = await call("/me/authored-courses?status=published&limit=20", { token: first });
+  return [(await compare(body.courses, undefined, bearer)) ?? element("p", {}, "There are no published courses to tell of.")];
 }
 
 const forTeachers = () => element("p", {}, "Choose who you are, as a teacher, to see how your courses are doing.");

@@ -10,13 +10,43 @@ import { chooseButton, failure, heading, pages } from "./parts.js";
 /** So many courses are compared at once. */
 const COMPARED = 20;
 
-/** The figures of each course; `null` where they could not be read. */
-export async function readFigures(courses, bearer, signal) {
-  const read = async (course) => {
-    const { body } = await call(`/courses/${course.id}/analytics`, { token: bearer, signal });
-    return { title: course.title, href: `console.html#/teaching/${course.id}`, figures: body };
+/** Charts that compare courses; nothing where there are none. `bearer` answers the token of who may read their figures. */
+export async function compare(courses, signal, bearer = token) {
+  if (courses.length === 0) return null;
+  const place = element("div", { class: "charts" });
+  const show = async () => {
+    const { figures, errors } = await readFigures(courses, signal, await bearer());
+    place.replaceChildren(
+      ...(figures.length > 0 ? [completionRates(figures), completionTimes(figures)] : []),
+      ...(errors.length > 0 ? [missing(errors, again)] : []),
+    );
   };
-  return Promise.all(courses.slice(0, COMPARED).map(read));
+  const again = () => show().catch((error) => error.name === "AbortError" || place.replaceChildren(failure(error, again)));
+  await show();
+  return place;
+}
+
+function missing(errors, again) {
+  const words = `The figures of ${plural(errors.length, "course")} could not be read.`;
+  return element("div", {}, element("p", {}, words), failure(errors[0], again));
+}
+
+/** The figures of the courses, and why those of others could not be read. */
+async function readFigures(courses, signal, bearer) {
+  const errors = [];
+  const read = async (course) => {
+    try {
+      const { body } = await call(`/courses/${course.id}/analytics`, { token: bearer, signal });
+      return { title: course.title, href: `console.html#/teaching/${course.id}`, figures: body };
+    } catch (error) {
+      // One that fails takes no other with it, unless all would fail for the same reason.
+      if (error.name === "AbortError" || error.status === 401) throw error;
+      errors.push(error);
+      return null;
+    }
+  };
+  const figures = await Promise.all(courses.slice(0, COMPARED).map(read));
+  return { figures: figures.filter((some) => some !== null), errors };
 }
 
 export async function teachingPage({ signal }) {
@@ -31,11 +61,11 @@ export async function teachingPage({ signal }) {
   try {
     await load();
   } catch (error) {
-    if (error instanceof Problem && [401, 403].includes(error.status)) return strangers();
+    if (error instanceof Problem && error.status === 403) return strangers();
     throw error;
   }
   const published = first.filter(({ status }) => status !== "draft");
-  const figures = await readFigures(published, bearer, signal);
+  const comparison = await compare(published, signal);
   const table = element(
     "div",
     { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of your courses" },
@@ -50,9 +80,7 @@ export async function teachingPage({ signal }) {
     title: "Teaching",
     nodes: [
       heading("Teaching"),
-      figures.length > 0
-        ? element("section", { "aria-labelledby": "compared", class: "charts" }, element("h2", { id: "compared" }, "Compared"), completionRates(figures), completionTimes(figures))
-        : null,
+      comparison && element("section", { "aria-labelledby": "compared" }, element("h2", { id: "compared" }, "Compared"), comparison),
       element("section", { "aria-labelledby": "own" }, element("h2", { id: "own" }, "Your courses"), first.length > 0 ? table : element("p", {}, "You have no courses yet."), more),
     ].filter(Boolean),
   };
