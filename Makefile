@@ -11,6 +11,8 @@ ARCH ?= arm64
 SEED ?=
 # Where the API is that `make site` makes a page for.
 API ?=
+# Where it puts the page.
+SITE ?= dist/site
 # More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
 ARGS ?=
 
@@ -57,18 +59,19 @@ test: need-cargo $(NODE)/.installed $(FUZZ)/.installed ## All tests, against a r
 test-page: need-cargo $(NODE)/.installed ## The page, as people use it, in Chromium; pictures of it in target/page
 	$(WITH_NODE) tools/lectern with-services -- node --test --test-reporter=spec tests/page/*.test.mjs
 
-# Static files, to be put anywhere; the API allows their origin with the parameter CorsAllowOrigins.
+# Static files, to be put anywhere; the API allows their origin with the parameter CorsAllowOrigins. Without TLS an API
+# is only reached where the page's tests have it, on this machine.
 .PHONY: site
 site: $(NODE)/.installed ## The page as static files in dist/site, for an API elsewhere (API=https://…)
-	@[[ "$(API)" =~ ^https://[A-Za-z0-9.:/-]+[^/]$$ ]] || { echo "Say where the API is: make site API=https://…" >&2; exit 1; }
-	@rm -rf dist/site && mkdir -p dist/site/viewer && cp -R web/*.html web/*.css web/*.svg web/modules openapi.yaml dist/site/
-	@printf 'export const api = "%s";\nexport const tokens = "pasted";\n' "$(API)" > dist/site/config.js
-	@origin=$$(cut -d/ -f1-3 <<< "$(API)"); for page in dist/site/*.html; do \
-	  sed "s|connect-src 'self'|connect-src 'self' $$origin|" "$$page" > dist/page && mv dist/page "$$page"; done
-	@cp web/package.json web/package-lock.json web/.npmrc dist/site/viewer/ && cd dist/site/viewer && $(WITH_NODE) npm ci --silent
-	@cd dist/site/viewer && mv node_modules/swagger-ui-dist/{swagger-ui-bundle.js,swagger-ui.css,LICENSE} . && \
+	@[[ "$(API)" =~ ^(https://[A-Za-z0-9.:/-]+[^/]|http://127\.0\.0\.1:[0-9]+)$$ ]] || { echo "Say where the API is: make site API=https://…" >&2; exit 1; }
+	@rm -rf "$(SITE)" && mkdir -p "$(SITE)/viewer" && cp -R web/*.html web/*.css web/*.svg web/modules openapi.yaml "$(SITE)/"
+	@printf 'export const api = "%s";\nexport const tokens = "pasted";\n' "$(API)" > "$(SITE)/config.js"
+	@origin=$$(cut -d/ -f1-3 <<< "$(API)"); for page in "$(SITE)"/*.html; do \
+	  sed "s|connect-src 'self'|connect-src 'self' $$origin|" "$$page" > "$(SITE)/page" && mv "$(SITE)/page" "$$page"; done
+	@cp web/package.json web/package-lock.json web/.npmrc "$(SITE)/viewer/" && cd "$(SITE)/viewer" && $(WITH_NODE) npm ci --silent
+	@cd "$(SITE)/viewer" && mv node_modules/swagger-ui-dist/{swagger-ui-bundle.js,swagger-ui.css,LICENSE} . && \
 	  rm -r node_modules package.json package-lock.json .npmrc
-	@du -sh dist/site
+	@du -sh "$(SITE)"
 
 # One test of tests/it; what it does for longer, `make test` does for seconds.
 .PHONY: chaos

@@ -12,6 +12,7 @@ import {
   publish,
   startBrowser,
   startLectern,
+  startSite,
 } from "./support.mjs";
 
 let lectern;
@@ -183,6 +184,45 @@ describe("elsewhere than on one's own machine", () => {
     await bring(window, good);
     await page.getByRole("progressbar", { name: "Progress in Tokens" }).waitFor();
     await page.getByRole("link", { name: "Everything has arrived" }).waitFor();
+    await assertClean(window);
+    await window.context.close();
+  });
+});
+
+describe("as static files, for an API elsewhere", () => {
+  let site;
+  before(async () => (site = await startSite(lectern.url)));
+  after(() => site?.stop());
+
+  test("one signs in with a token, and learns", async () => {
+    const course = await publish(lectern.url, "From afar", [{ title: "One", content: "1" }]);
+    const window = await openWindow(browser, site.url, { api: lectern.url });
+    const { page } = window;
+    await page.goto("/");
+    await page.getByText("Choose who you are, as a teacher").waitFor();
+    await page.getByRole("link", { name: /The console/ }).click();
+    await page.getByRole("link", { name: "From afar" }).waitFor();
+    await bring(window, await tokenOf("traveller"));
+    await openCourse(window, course.id);
+    await ticks(window).first().click();
+    await page.getByText("100 %: 1 of 1 section").first().waitFor();
+    await page.getByRole("link", { name: "Everything has arrived" }).waitFor();
+    await bring(window, await tokenOf("ada", "&groups=instructor"));
+    await page.getByRole("link", { name: "Teaching" }).click();
+    await page.getByRole("table", { name: /Completion rate/ }).getByRole("row", { name: /Lectern for teachers/ }).waitFor();
+    await assertClean(window);
+    await window.context.close();
+  });
+
+  test("one tries the API from its reference", async () => {
+    const window = await openWindow(browser, site.url, { api: lectern.url });
+    const { page } = window;
+    await page.goto("/reference.html");
+    await bring(window, await tokenOf("alice"));
+    await page.locator("#operations-Learning-listMyCourses button").first().click();
+    await page.getByRole("button", { name: "Execute" }).click();
+    const answer = page.locator(".responses-table.live-responses-table");
+    await answer.getByText("Lectern for teachers: publish your first course").first().waitFor();
     await assertClean(window);
     await window.context.close();
   });

@@ -1,12 +1,16 @@
 // A Lectern and a browser for the tests of the page: `lectern run` in a directory of its own, and Chromium, watched.
 
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmodSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, symlinkSync } from "node:fs";
+import { readFile } from "node:fs/promises";
+import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { extname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
+import { promisify } from "node:util";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 // What npm installed for the tools is below .lectern/, where an import would not look.
@@ -73,6 +77,28 @@ async function readyLine(server) {
   throw new Error(`lectern ended before it was ready: ${said.join("\n")}`);
 }
 
+const KINDS = { ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".yaml": "application/yaml" };
+
+/** Makes static files of the page for the API at `api`, and serves them as any server of files would, on an origin of its own. */
+export async function startSite(api) {
+  const files = mkdtempSync(join(tmpdir(), "lectern-site-"));
+  await promisify(execFile)("make", ["site", `API=${api}`, `SITE=${files}`], { cwd: ROOT });
+  const server = createServer(async ({ url }, answer) => {
+    const { pathname } = new URL(url, "http://site");
+    const file = pathname.endsWith("/") ? `${pathname}index.html` : pathname;
+    const content = await readFile(join(files, file)).catch(() => null);
+    answer.writeHead(content === null ? 404 : 200, { "Content-Type": KINDS[extname(file)] ?? "text/plain" });
+    answer.end(content);
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const stop = async () => {
+    await new Promise((resolve) => server.close(resolve).closeAllConnections());
+    rmSync(files, { recursive: true, force: true });
+  };
+  return { url: `http://127.0.0.1:${server.address().port}`, stop };
+}
+
 /** Starts Chromium. It is the system's: a browser is no package of npm's. */
 export function startBrowser() {
   const path = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"].find(
@@ -94,9 +120,9 @@ export function startBrowser() {
 
 /**
  * A window of its own, as a person has it. What must never happen is collected in `faults`: errors on the console, a
- * policy that was violated, an exception, a request to anybody but `url`.
+ * policy that was violated, an exception, a request to anybody but `url` and the API, where that is elsewhere.
  */
-export async function openWindow(browser, url, options = {}) {
+export async function openWindow(browser, url, { api = url, ...options } = {}) {
   const context = await browser.newContext({ baseURL: url, viewport: { width: 1200, height: 850 }, ...options });
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
@@ -113,7 +139,7 @@ export async function openWindow(browser, url, options = {}) {
   });
   page.on("request", (request) => {
     const { protocol, origin } = new URL(request.url());
-    if (!["data:", "blob:"].includes(protocol) && origin !== url) faults.push(`request to ${origin}`);
+    if (!["data:", "blob:"].includes(protocol) && ![url, api].includes(origin)) faults.push(`request to ${origin}`);
   });
   await context.addInitScript(() => {
     globalThis.ran = [];
