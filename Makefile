@@ -13,6 +13,8 @@ SEED ?=
 API ?=
 # Where it puts the page.
 SITE ?= dist/site
+# The build whose functions `make sam-local` runs: release or debug.
+PROFILE ?= release
 # More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
 ARGS ?=
 
@@ -154,7 +156,7 @@ bench-data: need-cargo ## Fills the benchmark's databases anew (SCALE=s, m or l)
 	@tools/lectern with-services --keep bench -- \
 	  bash -c 'for scale in $(SCALE); do target/release/bench data $$scale || exit 1; done'
 
-# Release builds take their time; CI makes this check beside `make check`.
+# Release builds take their time: this check has a job of its own in .github/workflows/ci.yml.
 .PHONY: size
 size: binaries ## Size of every zip and instructions of every start, against bench/budget.json (needs valgrind)
 	@command -v valgrind >/dev/null || { echo "valgrind is missing. On Debian and Ubuntu: apt-get install valgrind" >&2; exit 1; }
@@ -170,10 +172,12 @@ binaries: need-cargo ## target/release/<function>, built for this machine
 	cargo build --release --package bench $(addprefix --package ,$(PLAIN))
 	cargo build --release $(addprefix --package ,$(PARKING))
 
-# What Lambda runs, as near to it as one gets without AWS. CI makes this check where it can have a Docker engine.
+# What Lambda runs, as near to it as one gets without AWS. CI makes this check where it can have a Docker engine, with the
+# programs that `make check` has linked (PROFILE=debug): a build for release takes as long as all the rest.
 .PHONY: sam-local
-sam-local: binaries $(VENV)/.check ## Every function in a container under `sam local`, beside the same code here (Linux, Docker)
-	@SAM=$(CURDIR)/$(VENV)/bin/sam tools/with-docker tools/lectern with-services -- \
+sam-local: $(if $(filter debug,$(PROFILE)),link,binaries) $(VENV)/.check ## Every function in a container under `sam local`, beside the same code here (Linux, Docker)
+	@SAM=$(CURDIR)/$(VENV)/bin/sam FUNCTIONS=$(CURDIR)/$${CARGO_TARGET_DIR:-target}/$(PROFILE) \
+	  tools/with-docker tools/lectern with-services -- \
 	  cargo test --quiet --workspace --test it -- --ignored --exact --nocapture \
 	  sam_local::every_function_answers_in_its_container_as_it_does_here
 

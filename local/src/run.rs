@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::config::{Config, log_settings};
 use shared::telemetry::{self, LogSettings};
 use tokio::net::TcpListener;
@@ -24,7 +24,7 @@ use crate::services::postgres::{Postgres, Profile};
 use crate::services::redis::{Program, Redis};
 use crate::settings::{self, Settings};
 use crate::signals::Signals;
-use crate::template::Template;
+use crate::template::{Schedule, Template};
 use crate::workspace::{Lock, Workspace};
 
 /// The database within the cluster that is started here.
@@ -164,18 +164,18 @@ async fn serve(
 fn start_schedules(api: &Arc<Api>) -> JoinSet<()> {
     let mut schedules = JoinSet::new();
     for function in &api.template().functions {
-        for period in &function.schedules {
-            schedules.spawn(repeat(api.clone(), function.binary.clone(), *period));
+        for schedule in &function.schedules {
+            schedules.spawn(repeat(api.clone(), function.binary.clone(), schedule.clone()));
         }
     }
     schedules
 }
 
-async fn repeat(api: Arc<Api>, binary: String, period: Duration) {
-    let mut ticks = interval_at(Instant::now() + period, period);
+async fn repeat(api: Arc<Api>, binary: String, Schedule { every, event }: Schedule) {
+    let mut ticks = interval_at(Instant::now() + every, every);
     loop {
         ticks.tick().await;
-        if let Err(error) = api.invoke(&binary, Value::Object(Default::default())).await {
+        if let Err(error) = api.invoke(&binary, event.clone()).await {
             note(format!("{binary} failed: {}", shown(&error)));
         }
     }

@@ -25,6 +25,15 @@ pub struct Template {
     pub cors: Cors,
 }
 
+/// A clock that calls a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Schedule {
+    /// How often.
+    pub every: Duration,
+    /// What it is told each time.
+    pub event: serde_json::Value,
+}
+
 /// A function and what calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Function {
@@ -34,8 +43,8 @@ pub struct Function {
     pub timeout: Duration,
     /// The routes of the HTTP API that it answers.
     pub routes: Vec<Route>,
-    /// How often it is invoked, if it is.
-    pub schedules: Vec<Duration>,
+    /// When it is invoked by the clock, if it is.
+    pub schedules: Vec<Schedule>,
     /// The role in which it comes to PostgreSQL, if it says.
     pub role: Option<String>,
 }
@@ -182,8 +191,10 @@ fn read_function(document: &Value, function: &Value, default_authorizer: bool) -
         let in_event = || format!("event {}", shown(name));
         match kind {
             "HttpApi" => routes.push(read_route(event, default_authorizer).context(in_event)?),
-            "Schedule" => schedules.push(read_schedule(document, &event["Schedule"]).context(in_event)?),
-            "ScheduleV2" => schedules.push(read_schedule(document, &event["ScheduleExpression"]).context(in_event)?),
+            "Schedule" => schedules.push(read_schedule(document, &event["Schedule"], event).context(in_event)?),
+            "ScheduleV2" => {
+                schedules.push(read_schedule(document, &event["ScheduleExpression"], event).context(in_event)?)
+            }
             other => {
                 return Err(Error::new(format!("events of type {other:?} are not known to the local run")))
                     .context(in_event);
@@ -212,8 +223,8 @@ fn read_route(event: &Value, default_authorizer: bool) -> Result<Route> {
     Ok(Route { method, path, needs_token })
 }
 
-/// Reads `rate(5 minutes)`, as it is or by the default of a parameter.
-fn read_schedule(document: &Value, expression: &Value) -> Result<Duration> {
+/// Reads `rate(5 minutes)`, as it is or by the default of a parameter, and what the function is told then.
+fn read_schedule(document: &Value, expression: &Value, event: &Value) -> Result<Schedule> {
     let text = mapped(document, expression).unwrap_or(expression).as_str().unwrap_or_default();
     let rate = || {
         let (count, unit) = text.strip_prefix("rate(")?.strip_suffix(')')?.split_once(' ')?;
@@ -225,7 +236,10 @@ fn read_schedule(document: &Value, expression: &Value) -> Result<Duration> {
         };
         count.parse().ok().filter(|count| *count > 0).map(|count: u32| Duration::from_secs(seconds * u64::from(count)))
     };
-    rate().ok_or_else(|| Error::new(format!("the schedule {text:?} is not known to the local run")))
+    let every = rate().ok_or_else(|| Error::new(format!("the schedule {text:?} is not known to the local run")))?;
+    let event = event["Input"].as_str().unwrap_or("{}");
+    let event = serde_json::from_str(event).context(|| format!("{event} is not JSON"))?;
+    Ok(Schedule { every, event })
 }
 
 fn read_cors(document: &Value, cors: &Value) -> Result<Cors> {
@@ -278,6 +292,8 @@ fn shown(name: &Value) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     const TEMPLATE: &str = r#"
@@ -328,7 +344,7 @@ Resources:
         Often: { Type: ScheduleV2, Properties: { ScheduleExpression: rate(5 minutes), Name: !Sub "${AWS::StackName}-r" } }
         BySize:
           Type: ScheduleV2
-          Properties: { ScheduleExpression: !FindInMap [Sizes, !Ref Size, Often] }
+          Properties: { ScheduleExpression: !FindInMap [Sizes, !Ref Size, Often], Input: '{"mode":"all"}' }
   Queue: { Type: AWS::SQS::Queue }
 "#;
 
@@ -359,10 +375,9 @@ Resources:
         ];
         assert_eq!(routes, expected.map(|(key, token)| (key.to_owned(), token)));
         let refresh = template.function("refresh").expect("a function");
-        assert_eq!(
-            (refresh.timeout, refresh.schedules.as_slice()),
-            (Duration::from_secs(240), &[Duration::from_secs(300), Duration::from_secs(3_600)][..])
-        );
+        let often = Schedule { every: Duration::from_secs(300), event: json!({}) };
+        let by_size = Schedule { every: Duration::from_secs(3_600), event: json!({"mode": "all"}) };
+        assert_eq!((refresh.timeout, refresh.schedules.as_slice()), (Duration::from_secs(240), &[often, by_size][..]));
         assert_eq!((refresh.routes.as_slice(), refresh.role.as_deref()), (&[][..], Some("refresher")));
         assert_eq!(get_course.role, None);
     }

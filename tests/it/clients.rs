@@ -74,7 +74,8 @@ async fn fuzz(examples: &str, seed: &str, at_least: usize) {
         assert!(said.contains(&format!("✅ {phase}")), "{phase} did not take place");
     }
     let generated = said.split(" generated").next().and_then(|text| text.split_whitespace().next_back());
-    let generated: usize = generated.and_then(|number| number.replace(',', "").parse().ok()).expect("a number of cases");
+    let generated: usize =
+        generated.and_then(|number| number.replace(',', "").parse().ok()).expect("a number of cases");
     assert!(generated >= at_least, "only {generated} requests");
     assert_eq!(lectern.drift().await, 0, "what is stored agrees with what it is made of, whatever was sent");
 }

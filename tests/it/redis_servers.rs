@@ -72,8 +72,7 @@ pub(crate) async fn nodes(settings: &Redis) -> Vec<MultiplexedConnection> {
 
 /// A connection to one server, which may take its time: to save what it has, for example.
 pub(crate) async fn connect(url: &str) -> MultiplexedConnection {
-    let patient = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(PATIENCE))
-        .set_response_timeout(Some(PATIENCE));
+    let patient =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(PATIENCE)).set_response_timeout(Some(PATIENCE));
     redis::Client::open(url).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
 }

@@ -1,7 +1,7 @@
 //! Every function in a container, as SAM runs it, beside the same handlers in this process: `make sam-local`.
 //!
 //! Each sample event of `tests/events/` goes to both, in the order of their names, over two databases that hold the same.
-//! SAM gets the release binaries and the template's functions; what these have of AWS is left out, and the variables of the
+//! SAM gets the binaries of FUNCTIONS and the template's functions; what these have of AWS is left out, and the variables of the
 //! environment are others.
 
 use std::{
@@ -86,7 +86,7 @@ async fn with_samples() -> Lectern {
 }
 
 #[tokio::test]
-#[ignore = "needs a Docker engine, SAM and the release binaries: `make sam-local`"]
+#[ignore = "needs a Docker engine, SAM and the functions as programs: `make sam-local`"]
 async fn every_function_answers_in_its_container_as_it_does_here() {
     let (here, there) = (with_samples().await, with_samples().await);
     let (template, functions) = stage(&variables(&there.app().config).await);
@@ -118,6 +118,7 @@ const OF_AWS: [&str; 6] = ["DeploymentPreference", "Environment", "Events", "Lay
 fn stage(variables: &Mapping) -> (PathBuf, Vec<(String, String)>) {
     let root = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let stage = root.join("target/sam-local");
+    let built = PathBuf::from(required("FUNCTIONS"));
     let mut template: Yaml = serde_yaml_ng::from_str(&fs::read_to_string(root.join("template.yaml")).unwrap()).unwrap();
     let whole = template.as_mapping_mut().unwrap();
     ["Outputs", "Rules", "Metadata"].iter().for_each(|part| drop(whole.remove(*part)));
@@ -131,7 +132,7 @@ fn stage(variables: &Mapping) -> (PathBuf, Vec<(String, String)>) {
         let binary = resource["Metadata"]["BuildProperties"]["Binary"].as_str().unwrap().to_owned();
         let folder = stage.join(&binary);
         fs::create_dir_all(&folder).unwrap();
-        fs::copy(root.join("target/release").join(&binary), folder.join("bootstrap")).unwrap();
+        fs::copy(built.join(&binary), folder.join("bootstrap")).unwrap();
         let properties = resource["Properties"].as_mapping_mut().unwrap();
         OF_AWS.iter().for_each(|setting| drop(properties.remove(*setting)));
         properties.insert("CodeUri".into(), binary.as_str().into());

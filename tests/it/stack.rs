@@ -111,7 +111,12 @@ fn combinations(template: &Template) -> Vec<Parameters> {
         &[&[("Size", SIZES[0])], &[("Size", SIZES[1])], &[("Size", SIZES[2])]],
         &[&[("Cache", "by-size")], &[("Cache", "valkey")], &[("Cache", "none")]],
         &[&[], &[("RedisUrl", "rediss://cache.example:6379"), ("RedisCluster", "true")]],
-        &[&[], &[URL], &[URL, ("MigrationDatabaseUrl", "{{resolve:secretsmanager:lectern:SecretString:owner}}")], &HOST],
+        &[
+            &[],
+            &[URL],
+            &[URL, ("MigrationDatabaseUrl", "{{resolve:secretsmanager:lectern:SecretString:owner}}")],
+            &HOST,
+        ],
         &[&[], &SUBNETS, &[SUBNETS[0], SUBNETS[1], ("SecurityGroupIds", "sg-1,sg-2")]],
         &[&[], &[("ServiceClient", "true")], &ISSUER],
         &[&[], &[("Edge", "cloudfront")]],
@@ -217,6 +222,9 @@ fn every_function_starts_with_what_each_stack_gives_it() {
             // The stack's own address of a cache is a URL, which cannot be seen here, and the layer is not mounted.
             if environment.get("REDIS_URL").is_some_and(|url| url == MADE) {
                 environment.insert("REDIS_URL".to_owned(), "rediss://made.example:6379".to_owned());
+            }
+            for value in environment.values_mut().filter(|value| value.starts_with("{{resolve:")) {
+                *value = "postgres://user:secret@db.example/lectern".to_owned();
             }
             environment.remove("DB_CA_BUNDLE");
             if !seen.insert((function.binary.clone(), environment.clone())) {
