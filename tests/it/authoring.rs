@@ -831,6 +831,32 @@ async fn what_is_found_is_paged_in_every_order_and_each_cursor_belongs_to_its_se
 }
 
 #[tokio::test]
+async fn the_best_thousand_matches_are_found_and_no_more() {
+    let lectern = Lectern::start().await;
+    let many = "insert into courses (
+            id, owner_id, title, description, difficulty, status, created_at, updated_at, published_at, words
+        )
+        select gen_random_uuid(), 'ada', title, 'a zebra', 'beginner', 'published', now(), now(), now(),
+            course_words_v1(title, 'a zebra')
+        from generate_series(1, 1100) as n
+        cross join lateral (select case when n <= 10 then 'Zebra ' else 'Horse ' end || n as title) as made";
+    lectern.sql(many).await;
+    let (mut titles, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = lectern.anyone().get(&format!("/courses?q=zebra&limit=100{cursor}")).await.expect(StatusCode::OK);
+        let courses = page["courses"].as_array().unwrap();
+        titles.extend(courses.iter().map(|course| course["title"].as_str().unwrap().to_owned()));
+        match page["nextCursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    let in_title = titles.iter().filter(|title| title.starts_with("Zebra")).count();
+    assert_eq!((titles.len(), in_title), (1_000, 10));
+    assert!(titles[..10].iter().all(|title| title.starts_with("Zebra")), "a title counts for more than a description");
+}
+
+#[tokio::test]
 async fn whatever_is_typed_or_titled_can_be_searched_for() {
     let lectern = Lectern::start().await;
     // As long as a text may be, of characters that become several when they are folded; and of marks and signs.

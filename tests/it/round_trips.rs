@@ -187,7 +187,8 @@ async fn every_uncached_read_is_one_round_trip() {
         alice.get(&path).await.expect(OK);
         assert_eq!(tapped.take(), (1, 0), "{path}");
     }
-    for path in ["/me/authored-courses".to_owned(), format!("/courses/{}/analytics", course.id)] {
+    let figures = format!("/courses/{}/analytics", course.id);
+    for path in ["/me/authored-courses".to_owned(), format!("{figures}?detail=sections"), figures] {
         teacher.get(&path).await.expect(OK);
         assert_eq!(tapped.take(), (1, 0), "{path}");
     }
