@@ -141,16 +141,21 @@ cross join lateral (
 cross join lateral (select now() - make_interval(secs => 365 * 86400 * luck.started) as at) as started;
 
 insert into enrollments (
-    user_id, course_id, enrolled_at, completed_at, last_activity_at, completed_sections, time_spent
+    user_id, course_id, enrolled_at, completed_at, last_activity_at, completed_sections, time_spent,
+    last_section_id, next_section_id, resume_version, resume_xact
 )
 select
     enrollments.user_id, enrollments.course_id, enrollments.enrolled_at,
     case when enrollments.done = courses.lesson_count * courses.sections_a_lesson
         then enrollments.enrolled_at + enrollments.span end,
     case when enrollments.done > 0 then enrollments.enrolled_at + enrollments.span end,
-    enrollments.done, enrollments.done * 300
+    enrollments.done, enrollments.done * 300,
+    -- As recording would have left them.
+    last.id, next.id, 1, pg_current_xact_id()
 from bench.enrollments
 join bench.courses on courses.number = enrollments.course
+left join bench.sections as last on last.course = enrollments.course and last.place = enrollments.done
+left join bench.sections as next on next.course = enrollments.course and next.place = enrollments.done + 1
 order by enrollments.user_id, enrollments.course_id;
 
 insert into progress (user_id, course_id, section_id, time_spent, completed_at, first_at, last_at)
