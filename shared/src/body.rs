@@ -12,7 +12,7 @@
 use std::{cell::RefCell, collections::HashSet, fmt::Write, ops::RangeInclusive};
 
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Number, Value};
 use uuid::Uuid;
 
 use crate::{
@@ -135,7 +135,7 @@ impl<'a> Node<'a> {
         let mut seen = HashSet::new();
         let items = self.value.and_then(Value::as_array).into_iter().flatten();
         for (index, item) in items.enumerate() {
-            if item.get(field).and_then(Value::as_i64).is_some_and(|number| !seen.insert(number)) {
+            if item.get(field).and_then(integer).is_some_and(|number| !seen.insert(number)) {
                 self.item(index).field(field).fault("is taken by an earlier sibling");
             }
         }
@@ -190,11 +190,12 @@ impl<'a> Node<'a> {
         time.or_else(|| self.refuse("must be a time in RFC 3339 since 1970, such as 2026-01-31T12:00:00Z"))
     }
 
-    /// A whole number.
+    /// A whole number, however it is written: JSON knows one kind of numbers, and 75.0 is 75.
     pub fn whole(&self, range: RangeInclusive<i32>) -> Option<i32> {
-        let number = self.read("a whole number", |value| value.as_number().filter(|number| !number.is_f64()))?;
+        let number =
+            self.read("a whole number", |value| value.as_number().filter(|number| is_whole(number)).and(Some(value)))?;
         let fits =
-            number.as_i64().and_then(|number| i32::try_from(number).ok()).filter(|number| range.contains(number));
+            integer(number).and_then(|number| i32::try_from(number).ok()).filter(|number| range.contains(number));
         fits.or_else(|| self.refuse(format!("must be from {} to {}", range.start(), range.end())))
     }
 
@@ -261,6 +262,16 @@ impl<'a> Node<'a> {
     }
 }
 
+fn is_whole(number: &Number) -> bool {
+    !number.is_f64() || number.as_f64().is_some_and(|number| number.fract() == 0.0)
+}
+
+/// A whole number that a field may have; others are out of every range.
+fn integer(value: &Value) -> Option<i64> {
+    let exact = |number: f64| (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64);
+    value.as_i64().or_else(|| value.as_f64().and_then(exact))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -307,7 +318,10 @@ mod tests {
     fn numbers_are_not_bent_to_fit() {
         let whole = |value: Value| parse(&value, |node| node.whole(0..=86_400)).ok();
         assert_eq!(whole(json!(86_400)), Some(86_400));
-        for bad in [json!(-1), json!(86_401), json!(1.0), json!("1"), json!(null), json!(u64::MAX), json!(true)] {
+        assert_eq!(whole(json!(75.0)), Some(75));
+        for bad in
+            [json!(-1), json!(86_401), json!(1.5), json!("1"), json!(null), json!(u64::MAX), json!(1e300), json!(true)]
+        {
             assert_eq!(whole(bad.clone()), None, "{bad}");
         }
     }

@@ -73,6 +73,12 @@ def map_path_parameters(context, path_parameters):
     return path_parameters
 
 
+@schemathesis.hook
+def filter_query(context, query):
+    """An empty parameter counts as absent, which its schema cannot say."""
+    return all(value not in ("", None, [], {}) for value in (query or {}).values())
+
+
 def is_uuid(value):
     try:
         return str(uuid.UUID(value)) == value

@@ -1235,7 +1235,7 @@ impl Kind {
                     json!(i64::MAX),
                     json!(u64::MAX),
                     json!(1e300),
-                    json!(2.0),
+                    json!(2.5),
                 ]
             }
             Self::Text { most, blank } => {
