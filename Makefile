@@ -83,7 +83,7 @@ chaos: need-cargo ## A load of 100 000 events while everything fails that can, s
 
 # The same with some 1 500 requests is a part of `make test`.
 .PHONY: fuzz
-fuzz: need-cargo $(FUZZ)/.installed ## More than 10 000 requests made of openapi.yaml, some 30 minutes (SEED=… repeats another run)
+fuzz: need-cargo $(FUZZ)/.installed ## More than 10 000 requests made of openapi.yaml, some 10 minutes (SEED=… repeats another run)
 	SEED=$(SEED) tools/lectern with-services -- cargo test --quiet --workspace --test it -- --ignored --exact \
 	  clients::nor_do_ten_thousand --nocapture
 

@@ -87,7 +87,7 @@ async fn no_request_that_schemathesis_makes_of_the_contract_gets_an_answer_that_
 
 /// `make fuzz`.
 #[tokio::test]
-#[ignore = "takes half an hour"]
+#[ignore = "takes ten minutes and more: make fuzz"]
 async fn nor_do_ten_thousand() {
     let seed = environment("SEED").unwrap_or_else(|| (Uuid::new_v4().as_u128() % 1_000_000).to_string());
     say(&format!("SEED={seed}"));
