@@ -76,7 +76,14 @@ def map_path_parameters(context, path_parameters):
 @schemathesis.hook
 def filter_query(context, query):
     """An empty parameter counts as absent, which its schema cannot say."""
-    return all(value not in ("", None, [], {}) for value in (query or {}).values())
+    return not any(is_empty(value) for value in (query or {}).values())
+
+
+def is_empty(value):
+    """Whether nothing, or nothing under its name, is left of it in a URL."""
+    if isinstance(value, dict):
+        return True
+    return value in ("", None) or (isinstance(value, list) and all(map(is_empty, value)))
 
 
 def is_uuid(value):
