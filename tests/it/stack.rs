@@ -239,6 +239,24 @@ fn every_function_starts_with_what_each_stack_gives_it() {
 }
 
 #[test]
+fn whoever_may_meet_a_server_of_rds_itself_knows_its_authorities() {
+    let template = template();
+    let (globals, functions) = (&template.document["Globals"]["Function"], functions(&template));
+    assert_eq!(globals["Layers"][0]["Ref"], "Authorities");
+    assert!(template.document["Resources"]["Authorities"].get("Condition").is_none());
+    for given in combinations(&template) {
+        let stack = template.with(&given);
+        for function in &functions {
+            let meets_a_proxy = stack.condition("MakesProxy") && function.binary != "migrate";
+            let expected = (!meets_a_proxy).then_some("/opt/rds.pem");
+            let environment = function.environment(&stack);
+            let bundle = environment.get("DB_CA_BUNDLE").map(String::as_str);
+            assert_eq!(bundle, expected, "{} with {given:?}", function.binary);
+        }
+    }
+}
+
+#[test]
 fn no_password_stands_in_an_environment_unless_the_database_was_given_with_one() {
     let template = template();
     for given in combinations(&template).iter().filter(|given| !given.contains_key("DatabaseUrl")) {
@@ -357,7 +375,7 @@ fn every_function_logs_is_traced_and_is_called_by_its_alias() {
     assert_eq!((&globals["Tracing"], &globals["AutoPublishAlias"]), (&"Active".into(), &"live".into()));
     assert!(template.document["Resources"]["FunctionLogs"]["Properties"]["RetentionInDays"].is_object());
     for function in functions(&template) {
-        for name in ["LoggingConfig", "Tracing", "AutoPublishAlias", "Architectures", "Runtime"] {
+        for name in ["LoggingConfig", "Tracing", "AutoPublishAlias", "Architectures", "Runtime", "Layers"] {
             assert!(function.properties.get(name).is_none(), "{} has a {name} of its own", function.binary);
         }
         // Alarms know functions by these names.
