@@ -274,6 +274,16 @@ fn no_password_stands_in_an_environment_unless_the_database_was_given_with_one()
 }
 
 #[test]
+fn people_their_groups_and_where_they_sign_in_outlive_the_stack() {
+    let users = nested("users.yaml");
+    // A client for machines is paid for as long as it is there.
+    for (name, resource) in users.section("Resources").filter(|(name, _)| *name != "ServiceClient") {
+        assert_eq!(resource["DeletionPolicy"], "RetainExceptOnCreate", "{name}");
+        assert_eq!(resource["UpdateReplacePolicy"], "Retain", "{name}");
+    }
+}
+
+#[test]
 fn a_function_may_call_what_it_calls_and_nothing_else() {
     let template = template();
     for function in functions(&template) {
