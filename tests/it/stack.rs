@@ -179,6 +179,7 @@ fn the_rules_refuse_what_cannot_work_and_say_why() {
         (&[("DatabaseUrl", "x"), ("Cache", "valkey")], "cannot be reached"),
         (&[("DatabaseUrl", "x"), ("VpcId", "v"), ("SubnetIds", "a,b")], "Give SecurityGroupIds"),
         (&[("Size", "standard"), ("DatabaseMinCapacity", "0")], "awake"),
+        (&[("Size", "large"), ("DatabaseMinCapacity", "0.5")], "2 000 connections"),
         (&[("WebAclArn", "arn:x")], "Edge"),
     ] {
         let why = refusal(given).unwrap_or_else(|| panic!("{given:?} is taken"));
