@@ -5,6 +5,11 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
+# What `make deploy` was told, each stack in a file of its own. Git does not see answers*.toml, so that no upgrade is in the
+# way of them.
+ANSWERS ?= answers.toml
+# yes: `make deploy` asks for everything again, beginning with what it was told.
+ASK ?=
 # What Lambda runs on: arm64 or x86_64; template.yaml's and samconfig.toml's default is the same.
 ARCH ?= arm64
 # The seed of `make chaos` and `make fuzz`; they say which one they took.
@@ -194,14 +199,20 @@ zips: need-cargo $(VENV)/.build ## dist/<function>.zip, each with its `bootstrap
 	  cp "$${CARGO_TARGET_DIR:-target}/lambda/$$function/bootstrap.zip" "dist/$$function.zip" || exit 1; \
 	  printf '%8d kB  dist/%s.zip\n' $$(( $$(wc -c < "dist/$$function.zip") / 1024 )) "$$function"; done
 
-# Asks for what it may be told and keeps the answers in samconfig.toml; Enter at every question, and y at the last, is a
-# stack for one class. When it is done, nothing is left to do. A deploy is a release of every function, also where
-# only a parameter is another: SAM publishes a version when the zip differs, so the moment goes into it.
+# Asks for what it may be told, the first time or with ASK=yes, and keeps the answers in ANSWERS; Enter at every question,
+# and y at the last, is a stack for one class. When it is done, nothing is left to do. A deploy is a release of every
+# function, also where only a parameter is another: SAM publishes a version when the zip differs, so the moment goes into
+# it. SAM notes the region with the answers, and nobody before it does. What the account says comes before the build and
+# once more before the question that it is about.
 .PHONY: deploy
-deploy: need-cargo $(VENV)/.check $(VENV)/.build authorities ## Deploys with SAM to the AWS account you are signed in to
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sam build
+deploy: need-cargo $(VENV)/.check $(VENV)/.build authorities ## Deploys with SAM to the AWS account you are signed in to (ASK=yes asks again)
+	@test -e "$(ANSWERS)" || cp samconfig.toml "$(ANSWERS)"
+	@$(VENV)/bin/python tools/account.py "$(ANSWERS)"
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sam build --config-file "$(abspath $(ANSWERS))"
 	@for program in .aws-sam/build/*/bootstrap; do date -u +%Y-%m-%dT%H:%M:%SZ > "$$(dirname "$$program")/release" || exit 1; done
-	$(VENV)/bin/sam deploy --guided
+	@$(VENV)/bin/python tools/account.py "$(ANSWERS)"
+	$(VENV)/bin/sam deploy --config-file "$(abspath $(ANSWERS))" \
+	  $$(if [[ -n "$(ASK)" ]] || ! grep -q '^region' "$(ANSWERS)"; then echo --guided; fi)
 
 # By which a server of RDS is known; they change every few years, and a deploy brings those of its day.
 AUTHORITIES := https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem
