@@ -40,6 +40,13 @@ pub(crate) struct Call {
     pub(crate) cached: bool,
 }
 
+impl Call {
+    /// Its name, and how it is made.
+    pub(crate) fn title(&self) -> String {
+        if self.cached { format!("{}, cached", self.name) } else { self.name.clone() }
+    }
+}
+
 /// What is in the database to read and to write about.
 pub(crate) struct Facts {
     /// Courses of 80 sections.
@@ -142,6 +149,8 @@ impl Facts {
             read("GET /courses/{courseId}", "get-course", cached, outline())?;
             read("GET /courses/{courseId}/progress", "get-progress", cached, summary())?;
         }
+        let compressed = outline()?.iter().map(accepting_gzip).collect();
+        read("GET /courses/{courseId}, gzip", "get-course", true, compressed)?;
         let last = vec![self.list(Some(&self.last_cursor))?];
         read("GET /courses, last page", "list-courses", false, Ok(last))?;
         let mine = each("get-course-mine", "/me/courses/{}", "courseId", &learners);
@@ -278,6 +287,13 @@ fn prose(seed: usize, length: usize) -> String {
         text.push(' ');
     }
     text
+}
+
+/// The same event from a client that takes compressed answers, as browsers do.
+fn accepting_gzip(event: &Bytes) -> Fallible<Bytes> {
+    let mut event: Value = serde_json::from_slice(event)?;
+    event["headers"]["accept-encoding"] = "gzip".into();
+    Ok(serde_json::to_vec(&event)?.into())
 }
 
 /// An event as API Gateway sends it, made from a sample.

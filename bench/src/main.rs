@@ -1,9 +1,12 @@
 //! Speed, as ratios: Lectern's own binaries, next to what PostgreSQL, Redis and an empty function need for the same.
 //!
-//! `bench data <scale>` fills a database, `bench run <scale>…` prints the table, `bench size` checks what each function
-//! weighs and what its start costs against `bench/budget.json`. They find their servers as the tests do.
+//! `bench data <scale>` fills a database, `bench run <scale>…` prints the table, `bench instructions <scale>` what a warm
+//! invocation takes of them, `bench size` checks what each function weighs and what its start costs against
+//! `bench/budget.json`. They find their servers as the tests do.
 
+mod callgrind;
 mod calls;
+mod instructions;
 mod measure;
 mod pgbench;
 mod recorder;
@@ -23,7 +26,8 @@ pub(crate) fn failed(why: impl Into<String>) -> Box<dyn Error + Send + Sync> {
     Box::from(why.into())
 }
 
-const USAGE: &str = "usage: bench data <s|m|l> | bench run <s|m|l>… | bench size [--update]";
+const USAGE: &str =
+    "usage: bench data <s|m|l> | bench run <s|m|l>… | bench instructions <s|m|l> | bench size [--update]";
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -49,6 +53,9 @@ async fn execute(arguments: &[String]) -> Fallible<()> {
         ["run", names @ ..] if !names.is_empty() => {
             let scales = names.iter().map(|name| scale::Scale::named(name)).collect::<Fallible<Vec<_>>>()?;
             measure::run(&server("DATABASE")?, &server("REDIS")?, &scales).await
+        }
+        ["instructions", name] => {
+            instructions::run(&server("DATABASE")?, &server("REDIS")?, scale::Scale::named(name)?).await
         }
         ["size", rest @ ..] => size::check(rest == ["--update"]).await,
         _ => Err(failed(USAGE)),

@@ -115,29 +115,38 @@ pub(crate) struct Report {
 pub(crate) async fn run(server: &str, redis: &str, scales: &[Scale]) -> Fallible<()> {
     let mut reports = Vec::new();
     for scale in scales {
-        if !scale::is_filled(server, *scale).await? {
-            say(&format!("filling {}", scale.database()));
-            scale::fill(server, *scale).await?;
-        }
-        let url = scale::sibling(server, &scale.database());
-        scale::migrate(&url).await?;
-        reports.push(Bench::new(*scale, &url, redis).await?.measure().await?);
+        reports.push(Bench::on(server, redis, *scale).await?.measure().await?);
     }
     table::print(&reports);
     Ok(())
 }
 
-struct Bench {
+/// The database of one scale, and all that is measured with.
+pub(crate) struct Bench {
     scale: Scale,
-    url: String,
+    /// The database.
+    pub(crate) url: String,
     redis: String,
     client: Client,
     pgbench: Pgbench,
-    facts: Facts,
-    programs: PathBuf,
+    /// What is in it.
+    pub(crate) facts: Facts,
+    /// Where the functions lie.
+    pub(crate) programs: PathBuf,
 }
 
 impl Bench {
+    /// On the database of a scale, which is filled if it has to be.
+    pub(crate) async fn on(server: &str, redis: &str, scale: Scale) -> Fallible<Self> {
+        if !scale::is_filled(server, scale).await? {
+            say(&format!("filling {}", scale.database()));
+            scale::fill(server, scale).await?;
+        }
+        let url = scale::sibling(server, &scale.database());
+        scale::migrate(&url).await?;
+        Self::new(scale, &url, redis).await
+    }
+
     async fn new(scale: Scale, url: &str, redis: &str) -> Fallible<Self> {
         let client = scale::connect(url).await?;
         let programs = std::env::current_exe()?;
@@ -208,9 +217,13 @@ impl Bench {
     }
 
     async fn start_for(&self, call: &Call, url: &str) -> Fallible<Function> {
+        Function::start(&[], &self.programs.join(call.function), &self.environment(call, url)).await
+    }
+
+    /// The settings of a call's function: with a cache only where that is to answer.
+    pub(crate) fn environment<'a>(&'a self, call: &Call, url: &'a str) -> Vec<(&'static str, &'a str)> {
         let redis = call.cached.then_some(("REDIS_URL", self.redis.as_str()));
-        let environment: Vec<_> = [("DATABASE_URL", url)].into_iter().chain(redis).collect();
-        Function::start(&[], &self.programs.join(call.function), &environment).await
+        [("DATABASE_URL", url)].into_iter().chain(redis).collect()
     }
 
     /// What earlier runs have left.
@@ -488,10 +501,17 @@ async fn series(function: &mut Function, events: &[Bytes], expected: Option<&Cal
     Ok(Series { took, cpu: used.as_secs_f64() * 1e6 / events.len() as f64 })
 }
 
-fn expect_success(call: &Call, payload: &[u8]) -> Fallible<()> {
+/// Whether an answer is what the call is measured for.
+pub(crate) fn expect_success(call: &Call, payload: &[u8]) -> Fallible<()> {
     // `statusCode` comes first, so a large body need not be read.
     let head = String::from_utf8_lossy(payload.get(..40).unwrap_or(payload)).into_owned();
     if head.starts_with("{\"statusCode\":20") { Ok(()) } else { Err(failed(format!("{} answers {head}", call.name))) }
+}
+
+/// Whether it came out of the cache.
+pub(crate) fn is_hit(payload: &[u8]) -> bool {
+    // The headers come before the body.
+    String::from_utf8_lossy(payload.get(..600).unwrap_or(payload)).contains("\"x-cache\":\"hit\"")
 }
 
 /// The same bytes by a client that does nothing else.

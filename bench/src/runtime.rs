@@ -128,7 +128,8 @@ impl Function {
         Ok(timeout(PATIENCE, self.process.wait()).await??)
     }
 
-    fn id(&self) -> Fallible<u32> {
+    /// Its process.
+    pub(crate) fn id(&self) -> Fallible<u32> {
         self.process.id().ok_or_else(|| failed("the function has ended"))
     }
 

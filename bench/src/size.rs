@@ -7,9 +7,8 @@ use std::{collections::BTreeMap, fs, io::Write as _, path::Path};
 
 use flate2::{Compression, write::DeflateEncoder};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::{Fallible, failed, runtime::Function};
+use crate::{Fallible, callgrind::Counted, failed};
 
 const BUDGET: &str = "bench/budget.json";
 /// Compilers and libraries of another day come out a little otherwise.
@@ -86,18 +85,7 @@ fn zipped(program: &Path) -> Fallible<usize> {
 }
 
 async fn instructions(program: &Path) -> Fallible<u64> {
-    let file = std::env::temp_dir().join(format!("lectern-callgrind-{}", Uuid::now_v7()));
-    let output = format!("--callgrind-out-file={}", file.display());
-    let function = Function::start(&["valgrind", "--tool=callgrind", &output], program, &ENVIRONMENT).await;
-    function
-        .map_err(|error| failed(format!("{}: {error} (is valgrind installed?)", program.display())))?
-        .stop()
-        .await?;
-    let counted = fs::read_to_string(&file)?;
-    fs::remove_file(&file)?;
-    let total =
-        counted.lines().find_map(|line| line.strip_prefix("totals: ")).and_then(|count| count.trim().parse().ok());
-    total.ok_or_else(|| failed("valgrind has not told how many instructions there were"))
+    Counted::start(program, &ENVIRONMENT).await?.stop().await
 }
 
 #[expect(clippy::print_stdout, reason = "the table is what this program is for")]

@@ -24,7 +24,7 @@ use rand::RngExt;
 use redis::{Cmd, cmd};
 use tokio::{sync::OnceCell, time::sleep};
 
-pub use self::entry::Document;
+pub use self::entry::{Body, Coding, Document};
 use self::{
     entry::{Copy, new_generation, open, read_generation, seal, unix_millis},
     link::{Link, Miss},

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use crate::{
     app::App,
     auth::Caller,
-    cache::{Document, Generation, Slot, Source},
+    cache::{Coding, Document, Generation, Slot, Source},
     courses::{DIFFICULTIES, STATUSES},
     db::{Param, Repeat, Statement, column},
     error::Error,
@@ -192,7 +192,7 @@ pub fn visibility() -> Generation {
 }
 
 /// A page of the published courses, for anybody. What is searched for is as manifold as people are, and not cached.
-pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source), Error> {
+pub async fn published(app: &App, query: Query<'_>, coding: Coding) -> Result<(Document, Source), Error> {
     let limit = page::limit(query.limit)?;
     let difficulty = page::one_of("difficulty", query.difficulty, &DIFFICULTIES)?;
     let search = query.search.map(typed).transpose()?;
@@ -207,14 +207,18 @@ pub async fn published(app: &App, query: Query<'_>) -> Result<(Document, Source)
         return Ok((load.await?, Source::Bypass));
     }
     let slot = Slot {
-        key: format!("v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
+        key: format!(
+            "v1:{{courses}}:{list}/{limit}/{}{}",
+            query.cursor.map(ids::hashed).unwrap_or_default(),
+            coding.suffix()
+        ),
         generations: vec![generation()],
         visibility: visibility(),
         fresh_for: FRESH_FOR,
         is_shared: true,
         own: None,
     };
-    app.cache.read_through(&slot, load).await
+    app.cache.read_through(&slot, async { Ok(load.await?.coded(coding)) }).await
 }
 
 /// The `q` parameter.

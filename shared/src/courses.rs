@@ -16,7 +16,7 @@ use crate::{
     access::{Access, access_column},
     app::App,
     auth::Caller,
-    cache::{Document, Generation, Slot, Source},
+    cache::{Coding, Document, Generation, Slot, Source},
     db::{Repeat, Statement, column},
     error::{Error, reason},
 };
@@ -198,10 +198,10 @@ pub fn visibility(course: Uuid) -> Generation {
 }
 
 /// A published course's outline, for anybody.
-pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Error> {
+pub async fn outline(app: &App, course: Uuid, coding: Coding) -> Result<(Document, Source), Error> {
     let slot = Slot {
         // Version 1 was rendered by binaries that know nothing of retired sections.
-        key: format!("v2:{{course:{course}}}:outline"),
+        key: format!("v2:{{course:{course}}}:outline{}", coding.suffix()),
         generations: vec![generation(course)],
         visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,
@@ -211,7 +211,7 @@ pub async fn outline(app: &App, course: Uuid) -> Result<(Document, Source), Erro
     let load = async {
         let row = app.db.query_opt(OUTLINE, &[(&course, Type::UUID)], Repeat::Safe).await?;
         let row = row.ok_or(Error::NotFound(reason::COURSE_NOT_FOUND))?;
-        Ok(Document::from(column::<String>(&row, "body")?))
+        Ok(Document::from(column::<String>(&row, "body")?).coded(coding))
     };
     app.cache.read_through(&slot, load).await
 }

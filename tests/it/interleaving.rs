@@ -13,7 +13,7 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 use shared::{
-    cache::{Cache, Document, Generation, Slot, Source},
+    cache::{Body, Cache, Document, Generation, Slot, Source},
     config::Redis,
     error::Error,
 };
@@ -78,7 +78,7 @@ impl Protocol {
         let document = match self {
             Self::Ours(caches) => {
                 let load = async { Ok::<_, Error>(load.await) };
-                caches[environment].read_through(slot, load).await.unwrap().0.body
+                caches[environment].read_through(slot, load).await.unwrap().0.body.text().unwrap().to_owned()
             }
             Self::Naive(redis) => {
                 let mut redis = redis.clone();
@@ -86,7 +86,7 @@ impl Protocol {
                 match found {
                     Some(found) => found,
                     None => {
-                        let loaded = load.await.body;
+                        let loaded = load.await.body.text().unwrap().to_owned();
                         redis::cmd("SET").arg(&slot.key).arg(&loaded).exec_async(&mut redis).await.unwrap();
                         loaded
                     }
@@ -340,13 +340,13 @@ async fn who_comes_while_another_loads_waits_for_it_but_not_for_one_from_before_
     cache.bump(&slot.generations).await;
     // The first is still at it, but what it brings is from before the bump.
     let new = cache.read_through(&slot, async { Ok(Document::from("new".to_owned())) }).await.unwrap();
-    assert_eq!((new.0.body.as_str(), new.1), ("new", Source::Miss));
+    assert_eq!((new.0.body.text(), new.1), (Some("new"), Source::Miss));
     go_on.send(()).unwrap();
-    assert_eq!(first.await.unwrap().unwrap(), "old");
+    assert_eq!(first.await.unwrap().unwrap(), Body::Text("old".to_owned()));
     for joined in joined {
-        assert_eq!(joined.await.unwrap().unwrap(), "old");
+        assert_eq!(joined.await.unwrap().unwrap(), Body::Text("old".to_owned()));
     }
-    assert_eq!(cache.read_through(&slot, unexpected()).await.unwrap().0.body, "new");
+    assert_eq!(cache.read_through(&slot, unexpected()).await.unwrap().0.body.text(), Some("new"));
 }
 
 #[tokio::test]
@@ -362,13 +362,13 @@ async fn who_waits_for_a_load_that_is_given_up_loads_itself() {
     begun.await.unwrap();
     let second = cache.read_through(&slot, async { Ok(Document::from("here".to_owned())) });
     first.abort();
-    assert_eq!(second.await.unwrap().0.body, "here");
+    assert_eq!(second.await.unwrap().0.body.text(), Some("here"));
     // A failure is nobody else's.
     let other = Slot { key: format!("{}2", slot.key), ..slot.clone() };
     let failed = cache.read_through(&other, async { Err(Error::Unavailable { context: "test", source: None }) });
     assert!(failed.await.is_err());
     let good = cache.read_through(&other, async { Ok(Document::from("good".to_owned())) });
-    assert_eq!(good.await.unwrap().0.body, "good");
+    assert_eq!(good.await.unwrap().0.body.text(), Some("good"));
 }
 
 /// An entry that has passed its time, but of which nothing has moved.
@@ -388,17 +388,17 @@ async fn one_environment_fetches_a_shared_copy_anew_and_the_others_go_on_with_it
     let meanwhile = async {
         begun.await.unwrap();
         let (document, source) = other.read_through(&slot, unexpected()).await.unwrap();
-        assert_eq!(document.body, "old");
+        assert_eq!(document.body.text(), Some("old"));
         assert!(matches!(source, Source::Stale(age) if age < Duration::from_secs(60)), "{source:?}");
         // A write ends that: what was acknowledged is seen by all.
         other.bump(&slot.generations).await;
         let newest = other.read_through(&slot, async { Ok(Document::from("newest".to_owned())) }).await.unwrap();
-        assert_eq!(newest.0.body, "newest");
+        assert_eq!(newest.0.body.text(), Some("newest"));
         go_on.send(()).unwrap();
     };
     let (fetched, ()) = tokio::join!(fetching, meanwhile);
-    assert_eq!(fetched.unwrap().0.body, "new");
-    assert_eq!(one.read_through(&slot, unexpected()).await.unwrap().0.body, "newest");
+    assert_eq!(fetched.unwrap().0.body.text(), Some("new"));
+    assert_eq!(one.read_through(&slot, unexpected()).await.unwrap().0.body.text(), Some("newest"));
 }
 
 #[tokio::test]
@@ -411,7 +411,7 @@ async fn a_copy_of_ones_own_is_fetched_by_whoever_needs_it() {
     let meanwhile = async {
         begun.await.unwrap();
         let own = other.read_through(&slot, async { Ok(Document::from("newer".to_owned())) }).await.unwrap();
-        assert_eq!((own.0.body.as_str(), own.1), ("newer", Source::Miss));
+        assert_eq!((own.0.body.text(), own.1), (Some("newer"), Source::Miss));
         go_on.send(()).unwrap();
     };
     let (fetched, ()) = tokio::join!(one.read_through(&slot, load), meanwhile);
@@ -426,7 +426,7 @@ async fn stacks_with_other_prefixes_do_not_see_each_other() {
     let slot = slot(1);
     one.read_through(&slot, async { Ok(Document::from("one".to_owned())) }).await.unwrap();
     let (document, source) = other.read_through(&slot, async { Ok(Document::from("other".to_owned())) }).await.unwrap();
-    assert_eq!((document.body.as_str(), source), ("other", Source::Miss));
+    assert_eq!((document.body.text(), source), (Some("other"), Source::Miss));
     other.bump(&slot.generations).await;
     assert_eq!(one.read_through(&slot, unexpected()).await.unwrap().1, Source::Hit);
 }

@@ -28,7 +28,7 @@ pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
 
 async fn outline(app: &App, request: &Request) -> http::Result {
     let course = http::path_id(request, "courseId", reason::COURSE_NOT_FOUND)?;
-    let outline = courses::outline(app, course).await?;
+    let outline = courses::outline(app, course, http::coding(request)).await?;
     Ok(http::found(request, Audience::Everyone, outline))
 }
 

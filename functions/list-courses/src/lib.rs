@@ -25,7 +25,7 @@ pub async fn handle(app: Arc<App>, request: Request) -> http::Result {
 }
 
 async fn published(app: &App, request: &Request) -> http::Result {
-    let page = catalogue::published(app, query(request)).await?;
+    let page = catalogue::published(app, query(request), http::coding(request)).await?;
     Ok(http::found(request, Audience::Everyone, page))
 }
 

@@ -6,15 +6,55 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A ready-to-send JSON body; for a page of a list, with the cursor of the next.
+use crate::gzip;
+
+/// A ready-to-send body; for a page of a list, with the cursor of the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// The body.
-    pub body: String,
+    pub body: Body,
     /// Where the next page begins.
     pub next: Option<String>,
-    /// Names these bytes and no others, as long as nobody compresses them.
+    /// Names this text and no other, compressed or not.
     pub etag: String,
+}
+
+/// What a reader takes. What many read is kept in each as it is sent, under a key of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coding {
+    /// Nothing but the text itself.
+    Identity,
+    /// gzip, as nearly everybody.
+    Gzip,
+}
+
+impl Coding {
+    /// What the key of an entry in this coding ends with.
+    pub fn suffix(self) -> &'static str {
+        match self {
+            Self::Identity => "",
+            Self::Gzip => ":gzip",
+        }
+    }
+}
+
+/// A body in one of the codings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Body {
+    /// As it is.
+    Text(String),
+    /// Compressed with gzip.
+    Gzip(Vec<u8>),
+}
+
+impl Body {
+    /// The text, unless it is compressed.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Gzip(_) => None,
+        }
+    }
 }
 
 impl Document {
@@ -23,7 +63,17 @@ impl Document {
         let hash = Sha256::digest(&body);
         // Half of it: nobody forges what only they themselves would get to see.
         let etag = Uuid::from_slice(hash.get(..16).unwrap_or_default()).unwrap_or_default().simple().to_string();
-        Self { body, next, etag }
+        Self { body: Body::Text(body), next, etag }
+    }
+
+    /// The same in a coding, where that pays.
+    #[must_use]
+    pub fn coded(self, coding: Coding) -> Self {
+        let text = self.body.text().filter(|_| coding == Coding::Gzip);
+        match text.and_then(|text| gzip::compress_if_smaller(text.as_bytes())) {
+            Some(packed) => Self { body: Body::Gzip(packed), ..self },
+            None => self,
+        }
     }
 }
 
@@ -53,21 +103,28 @@ struct Envelope<'a> {
     until: u64,
     etag: &'a str,
     next: Option<String>,
+    #[serde(default)]
+    gzip: bool,
 }
 
 /// The bytes of an entry that is stored now.
 pub(super) fn seal(document: &Document, generations: &[String], now: u64, fresh_for: Duration) -> Vec<u8> {
+    let (body, gzip) = match &document.body {
+        Body::Text(text) => (text.as_bytes(), false),
+        Body::Gzip(bytes) => (bytes.as_slice(), true),
+    };
     let envelope = Envelope {
         generations: generations.iter().map(String::as_str).collect(),
         stored: now,
         until: now + fresh_for.as_millis() as u64,
         etag: &document.etag,
         next: document.next.clone(),
+        gzip,
     };
     // A struct of strings and numbers always serialises.
     let mut bytes = serde_json::to_vec(&envelope).unwrap_or_default();
     bytes.push(b'\n');
-    bytes.extend_from_slice(document.body.as_bytes());
+    bytes.extend_from_slice(body);
     bytes
 }
 
@@ -81,11 +138,12 @@ pub(super) fn open(mut entry: Vec<u8>, generations: &[Vec<u8>], now: u64) -> Opt
     if envelope.generations.last() != Some(visibility) {
         return None;
     }
+    let body = if envelope.gzip { Body::Gzip(body) } else { Body::Text(String::from_utf8(body).ok()?) };
     Some(Copy {
         is_current: current == envelope.generations,
         is_fresh: now < envelope.until,
         age: Duration::from_millis(now.saturating_sub(envelope.stored)),
-        document: Document { body: String::from_utf8(body).ok()?, next: envelope.next, etag: envelope.etag.to_owned() },
+        document: Document { body, next: envelope.next, etag: envelope.etag.to_owned() },
     })
 }
 
@@ -126,6 +184,20 @@ mod tests {
         let entry = seal(&document, &generations, 1_000, FRESH_FOR);
         let copy = Copy { document, is_current: true, is_fresh: true, age: Duration::from_millis(99) };
         assert_eq!(open(entry, &seen(&generations), 1_099), Some(copy));
+    }
+
+    #[test]
+    fn a_compressed_entry_comes_back_compressed_and_a_short_one_as_it_was() {
+        let generations = [new_generation()];
+        let plain = Document::from("{}\n".repeat(1_000));
+        let packed = plain.clone().coded(Coding::Gzip);
+        let Body::Gzip(bytes) = &packed.body else { panic!("not compressed") };
+        assert_eq!(gzip::decompress(bytes, 10_000).map(String::from_utf8), Some(Ok("{}\n".repeat(1_000))));
+        assert_eq!(packed.etag, plain.etag);
+        let copy = open(seal(&packed, &generations, 1, FRESH_FOR), &seen(&generations), 1).unwrap();
+        assert_eq!(copy.document, packed);
+        let short = Document::from("{}".to_owned());
+        assert_eq!(short.clone().coded(Coding::Gzip), short);
     }
 
     #[test]
