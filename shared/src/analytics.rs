@@ -3,6 +3,8 @@
 //! Whoever writes something that may move a course's figures appends a row to `course_changes` in the same transaction.
 //! A refresh takes the courses that have such rows, and those whose window of activity is due; it deletes the rows and
 //! stores the figures under one lock and one snapshot, so that a write is either in the figures or still has its row.
+//! Where only the window has moved on, only those who have left it are counted: a large course loses somebody every few
+//! minutes.
 
 use std::time::{Duration, Instant};
 
@@ -117,6 +119,56 @@ const LOCK: Statement = Statement {
         where course_analytics.course_id = any($1)
         order by course_analytics.course_id
         for update skip locked",
+};
+
+/// Takes from locked courses that nothing has marked, and whose window is due, those who have left it since.
+///
+/// By `enrollments_activity_idx`: what was read for the figures that stand, less what lies between the two beginnings of
+/// the window. Marks and enrollments are of one snapshot, and each write that moves a figure leaves a mark: what the
+/// figures stand on is still there.
+const EXPIRE: Statement = Statement {
+    name: "analytics.expire",
+    sql: "with due as (
+            select
+                course_analytics.course_id,
+                course_analytics.as_of - make_interval(hours => 24 * $3) as began,
+                $2 - make_interval(hours => 24 * $3) as begins
+            from course_analytics
+            join courses on courses.id = course_analytics.course_id and courses.analytics_enabled
+            where course_analytics.course_id = any($1) and course_analytics.window_days = $3
+                and course_analytics.due_at <= $2 and course_analytics.as_of <= $2
+                and not exists (
+                    select from course_changes where course_changes.course_id = course_analytics.course_id
+                )
+        )
+        update course_analytics set
+            active_learners = course_analytics.active_learners - moved.gone,
+            as_of = $2,
+            due_at = moved.next_at + make_interval(hours => 24 * $3)
+        from (
+            select
+                due.course_id,
+                (
+                    select count(*)
+                    from enrollments
+                    where enrollments.course_id = due.course_id and enrollments.status <> 'cancelled'
+                        and enrollments.last_activity_at is not null
+                        and coalesce(enrollments.last_activity_at, enrollments.enrolled_at) > due.began
+                        and coalesce(enrollments.last_activity_at, enrollments.enrolled_at) <= due.begins
+                ) as gone,
+                (
+                    select enrollments.last_activity_at
+                    from enrollments
+                    where enrollments.course_id = due.course_id and enrollments.status <> 'cancelled'
+                        and enrollments.last_activity_at is not null
+                        and coalesce(enrollments.last_activity_at, enrollments.enrolled_at) > due.begins
+                    order by coalesce(enrollments.last_activity_at, enrollments.enrolled_at), enrollments.user_id
+                    limit 1
+                ) as next_at
+            from due
+        ) as moved
+        where course_analytics.course_id = moved.course_id
+        returning course_analytics.course_id",
 };
 
 /// How many enrollments have completed so many hundredths of a per cent of their course at least; of one without
@@ -447,7 +499,7 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
         tracing::warn!(error = telemetry::chain(&error), "enrollments were not counted by their new trees");
         None
     });
-    let pass = pass(app, PENDING, as_of, deadline).await?;
+    let pass = pass(app, Walk::Pending, as_of, deadline).await?;
     if let Err(error) = ledger::prune(app, as_of, deadline).await {
         // The next run goes on where this one stopped.
         tracing::warn!(error = telemetry::chain(&error), "the ledger was not pruned");
@@ -460,7 +512,7 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
 
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
 pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
-    let first = pass(app, PENDING, as_of, deadline).await?;
+    let first = pass(app, Walk::Pending, as_of, deadline).await?;
     let budget = deadline.saturating_duration_since(Instant::now());
     let rows = app.db.query_within(budget, FOLD_DRIFT, &[], Repeat::Safe).await?;
     let row = rows.first().ok_or(Error::Internal { context: "counting drift", source: None })?;
@@ -476,7 +528,7 @@ pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Re
     let row = rows.first().ok_or(Error::Internal { context: "counting completions", source: None })?;
     let completions: i64 = column(row, "completion_drift")?;
     // What the first pass has just stored must come out the same again, for every course there is.
-    let second = pass(app, ALL, as_of, deadline).await?;
+    let second = pass(app, Walk::All, as_of, deadline).await?;
     let drift = progress + enrollments + resume + completions + second.strayed;
     if drift > 0 {
         tracing::error!(
@@ -499,6 +551,15 @@ async fn count(app: &App, what: Statement, as_of: DateTime<Utc>, behind: Option<
     column(rows.first().ok_or_else(|| Failure::fault(what.name, "no row"))?, "remaining")
 }
 
+/// Over which courses a pass goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walk {
+    /// Those that changed or are due.
+    Pending,
+    /// All there are, each from the ground.
+    All,
+}
+
 /// One walk over courses in the order of their ids.
 #[derive(Default)]
 struct Pass {
@@ -512,8 +573,12 @@ struct Pass {
     finished: bool,
 }
 
-async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
+async fn pass(app: &App, walk: Walk, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
     let mut pass = Pass::default();
+    let list = match walk {
+        Walk::Pending => PENDING,
+        Walk::All => ALL,
+    };
     while Instant::now() < deadline {
         let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&pass.behind, Type::UUID), (&BATCH, Type::INT8)];
         let rows = app.db.query(list, &params, Repeat::Safe).await?;
@@ -522,9 +587,9 @@ async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instan
             pass.finished = true;
             break;
         };
-        if pass.add(app, &batch, as_of, deadline).await.is_err() {
+        if pass.add(app, walk, &batch, as_of, deadline).await.is_err() {
             // Something in the batch cannot be done. One by one, the others can.
-            pass.add_each(app, &batch, as_of, deadline).await;
+            pass.add_each(app, walk, &batch, as_of, deadline).await;
         }
         pass.behind = Some(*last);
     }
@@ -533,12 +598,12 @@ async fn pass(app: &App, list: Statement, as_of: DateTime<Utc>, deadline: Instan
 
 impl Pass {
     /// Refreshes courses each by itself and counts those that cannot be done.
-    async fn add_each(&mut self, app: &App, courses: &[Uuid], as_of: DateTime<Utc>, deadline: Instant) {
+    async fn add_each(&mut self, app: &App, walk: Walk, courses: &[Uuid], as_of: DateTime<Utc>, deadline: Instant) {
         for course in courses {
             if Instant::now() >= deadline {
                 return;
             }
-            if let Err(failure) = self.add(app, std::slice::from_ref(course), as_of, deadline).await {
+            if let Err(failure) = self.add(app, walk, std::slice::from_ref(course), as_of, deadline).await {
                 self.failed += 1;
                 tracing::warn!(%course, error = telemetry::chain(&failure), "the figures of a course were not refreshed");
             }
@@ -549,6 +614,7 @@ impl Pass {
     async fn add(
         &mut self,
         app: &App,
+        walk: Walk,
         courses: &[Uuid],
         as_of: DateTime<Utc>,
         deadline: Instant,
@@ -559,8 +625,17 @@ impl Pass {
         let rows = session.query(LOCK, &[(&courses, Type::UUID_ARRAY)]).await?;
         let locked = rows.iter().map(|row| row.try_get("course_id")).collect::<Result<Vec<Uuid>, _>>();
         let locked = locked.map_err(|_| Failure::fault(LOCK.name, "no course_id"))?;
+        let mut others = locked.clone();
+        if walk == Walk::Pending {
+            let params: [Param<'_>; 3] =
+                [(&locked, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
+            let expired = session.query(EXPIRE, &params).await?;
+            let expired = expired.iter().map(|row| row.try_get("course_id")).collect::<Result<Vec<Uuid>, _>>();
+            let expired = expired.map_err(|_| Failure::fault(EXPIRE.name, "no course_id"))?;
+            others.retain(|course| !expired.contains(course));
+        }
         let mut params: Vec<Param<'_>> =
-            vec![(&locked, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
+            vec![(&others, Type::UUID_ARRAY), (&as_of, Type::TIMESTAMPTZ), (&WINDOW_DAYS, Type::INT4)];
         params.extend(BUCKETS.iter().skip(1).map(|(_, from, _)| -> Param<'_> { (from, Type::INT8) }));
         let rows = session.query(COMPUTE, &params).await?;
         session.query(ADD_UP, &params[..1]).await?;

@@ -128,6 +128,39 @@ async fn a_course_that_goes_quiet_loses_its_active_learners_on_time() {
 }
 
 #[tokio::test]
+async fn what_leaves_the_window_is_counted_without_the_rest_which_a_reconciliation_checks() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let learners =
+        [("early", 40 * DAY), ("also", 40 * DAY), ("late", 40 * DAY), ("idle", 15 * DAY), ("gone", 40 * DAY)];
+    enrol(&lectern, &course, &learners).await;
+    for (user, ago) in [("early", 20 * DAY), ("also", 19 * DAY), ("gone", 19 * DAY), ("late", 5 * DAY)] {
+        complete(&lectern, &course, user, 1, ago).await;
+    }
+    lectern.learner("gone").delete(&format!("/courses/{}/enrollment", course.id)).await.expect(StatusCode::NO_CONTENT);
+    refresh(&lectern).await;
+    assert_eq!(figures(&lectern, &course).await["activeLearners"], 3);
+    // Nobody writes so: it shows what is computed again, and what is not.
+    lectern.sql("update course_analytics set avg_time_spent = 777").await;
+    let app = lectern.app();
+    let shown = async |days: i64| {
+        analytics::refresh(app, Utc::now() + TimeDelta::days(days), deadline()).await.unwrap();
+        let figures = figures(&lectern, &course).await;
+        (figures["activeLearners"].clone(), figures["avgTimeSpent"].clone())
+    };
+    assert_eq!(shown(12).await, (json!(1), json!(777)));
+    assert_eq!(shown(13).await, (json!(1), json!(777)));
+    assert_eq!(shown(26).await, (json!(0), json!(777)));
+    let reconciled = analytics::reconcile(app, Utc::now() + TimeDelta::days(27), deadline()).await.unwrap();
+    assert_eq!(reconciled.drift, Some(1));
+    assert_eq!(shown(28).await, (json!(0), json!(1)));
+    // A write marks its course, and then all is counted.
+    lectern.sql("update course_analytics set avg_time_spent = 777").await;
+    complete(&lectern, &course, "idle", 9, 0).await;
+    assert_eq!(shown(29).await, (json!(1), json!(3)));
+}
+
+#[tokio::test]
 async fn figures_that_are_switched_off_stay_as_they_were_and_catch_up_when_switched_on() {
     let lectern = Lectern::start().await;
     let course = lectern.course("teacher", &[1]).await;
