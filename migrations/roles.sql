@@ -18,8 +18,8 @@ begin
             ('lectern_read', array['statement_timeout=5s', 'lock_timeout=1s']),
             -- POST /courses may take 15 s. A lock, less than the 1.8 s after which progress is parked.
             ('lectern_write', array['statement_timeout=20s', 'lock_timeout=1s']),
-            -- A reconcile reads the whole ledger in one statement, and has four minutes.
-            ('lectern_refresh', array['statement_timeout=240s', 'lock_timeout=10s']),
+            -- A reconcile reads the whole ledger in one statement, and has four minutes: it sorts in memory what it can.
+            ('lectern_refresh', array['statement_timeout=240s', 'lock_timeout=10s', 'work_mem=32MB']),
             -- Each migration sets its own.
             ('lectern_migrate', array[]::text [])
         ) as roles (name, settings)
@@ -32,7 +32,8 @@ begin
             when duplicate_object or unique_violation or insufficient_privilege then null;
         end;
         begin
-            foreach setting in array array_append(wanted.settings, 'idle_in_transaction_session_timeout=10s')
+            -- No statement of ours is so long that compiling it pays, and the largest are thought to be.
+            foreach setting in array wanted.settings || array['idle_in_transaction_session_timeout=10s', 'jit=off']
             loop
                 execute format(
                     'alter role %I in database %I set %s = %L',

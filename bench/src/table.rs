@@ -1,7 +1,7 @@
 //! The table, as Markdown.
 
 use crate::{
-    measure::{Measured, Report},
+    measure::{Measured, REFRESH, Report},
     sample::Rounds,
 };
 
@@ -45,6 +45,10 @@ fn print_report(report: &Report) {
     for (name, rounds, limit) in &report.others {
         line(&format!("| {name} | {} | {limit} | {} |", with_spread(rounds, 4), mark(rounds.median() <= *limit)));
     }
+    line("\n| on a schedule | ms |\n|---|---|");
+    for (name, rounds) in &report.scheduled {
+        line(&format!("| {name} | {} |", with_spread(rounds, 1)));
+    }
     line("\n| resident after | MB | limit | |\n|---|---|---|---|");
     for (name, megabytes, limit) in &report.memory {
         line(&format!("| `{name}` | {megabytes:.1} | {limit:.0} | {} |", mark(megabytes <= limit)));
@@ -56,14 +60,23 @@ fn print_report(report: &Report) {
     line("");
 }
 
-/// How much slower the larger database is.
+/// How much slower the larger database is: the medians' ratio, and that of each round of the one to the same round of the
+/// other.
 fn print_growth(small: &Report, large: &Report) {
     let (small_name, large_name) = (small.scale.name.to_uppercase(), large.scale.name.to_uppercase());
     line(&format!("| p50 at {large_name} ÷ p50 at {small_name} | | limit | |\n|---|---|---|---|"));
+    let grown = |name: &str, before: &Rounds, after: &Rounds, limit: f64| {
+        let ratio = after.median() / before.median();
+        let rounds = Rounds(before.0.iter().zip(&after.0).map(|(before, after)| after / before).collect());
+        let (low, high) = rounds.spread();
+        line(&format!("| {name} | {ratio:.2} ({low:.2}–{high:.2}) | {limit} | {} |", mark(ratio <= limit)));
+    };
     for (before, after) in small.calls.iter().zip(&large.calls) {
-        let ratio = after.handler.median() / before.handler.median();
         let cached = if before.cached { ", cached" } else { "" };
-        line(&format!("| `{}{cached}` | {ratio:.2} | 1.3 | {} |", before.name, mark(ratio <= 1.3)));
+        grown(&format!("`{}{cached}`", before.name), &before.handler, &after.handler, 1.3);
+    }
+    for (before, after) in small.scheduled.iter().zip(&large.scheduled).filter(|((name, _), _)| name == REFRESH) {
+        grown(REFRESH, &before.1, &after.1, 1.5);
     }
     line("");
 }

@@ -96,6 +96,7 @@ pub const ALL: &[Migration] = migrations![
     "V28__note_section_completions",
     "V29__backfill_section_completions",
     "V30__erase_learner_as_owner",
+    "V31__vacuum_in_small_steps",
 ];
 
 impl Migration {

@@ -193,13 +193,18 @@ async fn each_role_has_limits_in_this_database() {
         column(&session(&url).await, limits).await,
         [
             idle("lectern_migrate"),
+            "lectern_migrate jit=off".to_owned(),
             idle("lectern_read"),
+            "lectern_read jit=off".to_owned(),
             "lectern_read lock_timeout=1s".to_owned(),
             "lectern_read statement_timeout=5s".to_owned(),
             idle("lectern_refresh"),
+            "lectern_refresh jit=off".to_owned(),
             "lectern_refresh lock_timeout=10s".to_owned(),
             "lectern_refresh statement_timeout=240s".to_owned(),
+            "lectern_refresh work_mem=32MB".to_owned(),
             idle("lectern_write"),
+            "lectern_write jit=off".to_owned(),
             "lectern_write lock_timeout=1s".to_owned(),
             "lectern_write statement_timeout=20s".to_owned(),
         ]
