@@ -161,10 +161,13 @@ bench-data: need-cargo ## Fills the benchmark's databases anew (SCALE=s, m or l)
 	@tools/lectern with-services --keep bench -- \
 	  bash -c 'for scale in $(SCALE); do target/release/bench data $$scale || exit 1; done'
 
+.PHONY: instructions
+instructions: need-valgrind binaries ## What a warm invocation of each reading call takes of the processor, on any machine (needs valgrind)
+	@tools/lectern with-services --keep bench -- target/release/bench instructions s
+
 # Release builds take their time: this check has a job of its own in .github/workflows/ci.yml.
 .PHONY: size
-size: binaries ## Size of every zip and instructions of every start, against bench/budget.json (needs valgrind)
-	@command -v valgrind >/dev/null || { echo "valgrind is missing. On Debian and Ubuntu: apt-get install valgrind" >&2; exit 1; }
+size: need-valgrind binaries ## Size of every zip and instructions of every start, against bench/budget.json (needs valgrind)
 	@target/release/bench size
 
 ##@ Deploying
@@ -285,3 +288,7 @@ $(NODE)/.installed: tools/package.json tools/package-lock.json tools/.npmrc $(VE
 $(DENY): | need-cargo
 	CARGO_PROFILE_DEV_DEBUG=0 cargo install --quiet --debug --locked --no-default-features \
 	  --root $(TOOLS)/cargo-deny-$(DENY_VERSION) cargo-deny@$(DENY_VERSION)
+
+.PHONY: need-valgrind
+need-valgrind:
+	@command -v valgrind >/dev/null || { echo "valgrind is missing. On Debian and Ubuntu: apt-get install valgrind" >&2; exit 1; }

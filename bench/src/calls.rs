@@ -226,6 +226,15 @@ impl Facts {
         }
     }
 
+    /// After so many a call begins again with what it began with. Whoever records does so in the same sections each round,
+    /// as the floor does: in another one it would be another work.
+    pub(crate) fn turns(&self, call: &Call) -> usize {
+        match &call.work {
+            Work::Record(_) => call.times,
+            Work::Read(_) | Work::Create | Work::Enroll => usize::MAX,
+        }
+    }
+
     fn record(&self, count: usize, turn: usize) -> Fallible<(Bytes, Vec<Uuid>)> {
         let user = &self.batch_learners[turn % self.batch_learners.len()];
         let ids: Vec<Uuid> = (0..count).map(|_| Uuid::now_v7()).collect();

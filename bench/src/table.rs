@@ -10,8 +10,8 @@ pub(crate) fn print(reports: &[Report]) {
     for report in reports {
         print_report(report);
     }
-    for pair in reports.windows(2) {
-        print_growth(&pair[0], &pair[1]);
+    if let [small, .., large] = reports {
+        print_growth(small, large);
     }
 }
 
@@ -42,11 +42,11 @@ fn print_report(report: &Report) {
         ));
     }
     line("\n| ratio | | limit | |\n|---|---|---|---|");
-    for (name, rounds, limit) in &report.others {
+    for (name, rounds, limit) in report.others.iter().filter(|(_, rounds, _)| !rounds.0.is_empty()) {
         line(&format!("| {name} | {} | {limit} | {} |", with_spread(rounds, 4), mark(rounds.median() <= *limit)));
     }
     line("\n| on a schedule | ms |\n|---|---|");
-    for (name, rounds) in &report.scheduled {
+    for (name, rounds) in report.scheduled.iter().filter(|(_, rounds)| !rounds.0.is_empty()) {
         line(&format!("| {name} | {} |", with_spread(rounds, 1)));
     }
     line("\n| resident after | MB | limit | |\n|---|---|---|---|");
