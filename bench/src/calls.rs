@@ -171,16 +171,20 @@ impl Facts {
             })
         });
         read("GET /me/courses", "get-progress", false, home.collect())?;
-        let roster = owners.iter().map(|(course, user)| {
-            event("get-progress-roster", |event| {
-                at(event, &format!("/courses/{course}/enrollments"));
-                event["pathParameters"] = json!({"courseId": course});
-                event["queryStringParameters"] = json!({"limit": "20"});
-                event["rawQueryString"] = "limit=20".into();
-                speak(event, user);
-            })
-        });
-        read("GET /courses/{courseId}/enrollments", "get-progress", false, roster.collect())?;
+        for (name, accept) in [("", "application/json"), (", CSV", "text/csv")] {
+            let roster = owners.iter().map(|(course, user)| {
+                event("get-progress-roster", |event| {
+                    at(event, &format!("/courses/{course}/enrollments"));
+                    event["headers"]["accept"] = accept.into();
+                    event["pathParameters"] = json!({"courseId": course});
+                    event["queryStringParameters"] = json!({"limit": "20"});
+                    event["rawQueryString"] = "limit=20".into();
+                    speak(event, user);
+                })
+            });
+            let name = format!("GET /courses/{{courseId}}/enrollments{name}");
+            read(&name, "get-progress", false, roster.collect())?;
+        }
         let figures = each("get-analytics", "/courses/{}/analytics", "courseId", &owners);
         read("GET /courses/{courseId}/analytics", "get-analytics", false, figures)?;
 

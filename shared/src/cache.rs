@@ -164,6 +164,8 @@ impl Cache {
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<(Document, Source), Error> {
         let Some(redis) = &self.0 else { return Ok((load.await?, Source::Bypass)) };
+        // On the heap: it is seldom wanted and large, and would lie here once for each way to it.
+        let load = Box::pin(load);
         if !redis.link.admits() {
             telemetry::count(Metric::CacheBreakerOpen);
             return Ok((load.await?, Source::Bypass));

@@ -202,7 +202,10 @@ pub async fn published(app: &App, query: Query<'_>, coding: Coding) -> Result<(D
         Some(search) => format!("{name}/{}/{}", difficulty.unwrap_or("*"), ids::hashed(search)),
     };
     let cursor = Cursor::decode(&list, query.cursor)?;
-    let load = load_published(app, sort, &list, difficulty, search, cursor, limit);
+    let load = async {
+        let page = load_published(app, sort, &list, difficulty, search, cursor, limit).await?;
+        Ok::<_, Error>(page.coded(coding))
+    };
     if search.is_some() {
         return Ok((load.await?, Source::Bypass));
     }
@@ -218,7 +221,7 @@ pub async fn published(app: &App, query: Query<'_>, coding: Coding) -> Result<(D
         is_shared: true,
         own: None,
     };
-    app.cache.read_through(&slot, async { Ok(load.await?.coded(coding)) }).await
+    app.cache.read_through(&slot, load).await
 }
 
 /// The `q` parameter.

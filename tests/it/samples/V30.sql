@@ -1,0 +1,1 @@
+-- Nothing that V30's binaries write is new: a function has got the rights of its owner.
