@@ -28,7 +28,7 @@ pub(crate) enum Work {
 
 /// A call.
 pub(crate) struct Call {
-    /// As the table names it.
+    /// What is called.
     pub(crate) name: String,
     /// The function's binary.
     pub(crate) function: &'static str,
@@ -41,7 +41,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Its name, and how it is made.
+    /// As the tables name it: its name, and whether the cache answers.
     pub(crate) fn title(&self) -> String {
         if self.cached { format!("{}, cached", self.name) } else { self.name.clone() }
     }

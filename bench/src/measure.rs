@@ -95,8 +95,10 @@ const RESTORE: &str = "
 /// What was measured of one call.
 #[derive(Debug, Default)]
 pub(crate) struct Measured {
-    /// As the table names it.
+    /// The call's name.
     pub(crate) name: String,
+    /// As the table names it.
+    pub(crate) title: String,
     /// Whether Redis answered.
     pub(crate) cached: bool,
     /// The kind of work, which decides on the limit.
@@ -199,6 +201,7 @@ impl Bench {
             subjects.push(Subject::prepare(self, call).await?);
             report.calls.push(Measured {
                 name: call.name.clone(),
+                title: call.title(),
                 cached: call.cached,
                 is_write: !matches!(call.work, Work::Read(_)),
                 ..Measured::default()
@@ -406,8 +409,7 @@ impl Bench {
             for turn in 0..times {
                 function.invoke(&self.facts.next(call, turn)?.0).await?;
             }
-            let cached = if call.cached { ", cached" } else { "" };
-            memory.push((format!("{}{cached}, {times} requests", call.name), function.resident()? as f64 / 1e6, limit));
+            memory.push((format!("{}, {times} requests", call.title()), function.resident()? as f64 / 1e6, limit));
         }
         Ok(memory)
     }

@@ -23,8 +23,7 @@ fn print_report(report: &Report) {
     line("|---|---|---|---|---|---|---|---|---|---|");
     for call in &report.calls {
         let limit = limit(call);
-        let (name, what) =
-            if call.cached { (format!("{}, cached", call.name), "CPU") } else { (call.name.clone(), "time") };
+        let (name, what) = (&call.title, if call.cached { "CPU" } else { "time" });
         let cpu = if call.cached {
             format!("{:.0} ({:.0})", call.cpu.median(), call.floor_cpu.median())
         } else {
@@ -72,8 +71,7 @@ fn print_growth(small: &Report, large: &Report) {
         line(&format!("| {name} | {ratio:.2} ({low:.2}–{high:.2}) | {limit} | {} |", mark(ratio <= limit)));
     };
     for (before, after) in small.calls.iter().zip(&large.calls) {
-        let cached = if before.cached { ", cached" } else { "" };
-        grown(&format!("`{}{cached}`", before.name), &before.handler, &after.handler, 1.3);
+        grown(&format!("`{}`", before.title), &before.handler, &after.handler, 1.3);
     }
     for (before, after) in small.scheduled.iter().zip(&large.scheduled).filter(|((name, _), _)| name == REFRESH) {
         grown(REFRESH, &before.1, &after.1, 1.5);
