@@ -16,6 +16,7 @@ mod link;
 
 use std::{
     collections::HashMap,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, Weak},
     time::Duration,
 };
@@ -163,9 +164,9 @@ impl Cache {
         slot: &Slot,
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<(Document, Source), Error> {
+        // Pinned where it lies, for it would lie here once more for each way to it.
+        let load = pin!(load);
         let Some(redis) = &self.0 else { return Ok((load.await?, Source::Bypass)) };
-        // On the heap: it is seldom wanted and large, and would lie here once for each way to it.
-        let load = Box::pin(load);
         if !redis.link.admits() {
             telemetry::count(Metric::CacheBreakerOpen);
             return Ok((load.await?, Source::Bypass));
@@ -183,7 +184,8 @@ impl Cache {
             }
             copy => copy,
         };
-        match (redis.load(slot, seen, load).await, copy) {
+        // On the heap, so that a hit is not as large as a miss.
+        match (Box::pin(redis.load(slot, seen, load)).await, copy) {
             (Ok(document), _) => Ok(counted(document, Source::Miss)),
             (Err(error @ Error::Unavailable { .. }), Some(copy)) => {
                 tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");

@@ -9,7 +9,10 @@
 
 pub mod connect;
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use deadpool_postgres::{
     Hook, HookError, Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, TimeoutType, Timeouts,
@@ -119,7 +122,8 @@ impl Database {
         let deadline = Instant::now() + budget;
         let mut attempt = 0;
         loop {
-            let failure = match self.attempt(statement, params, deadline).await {
+            // On the heap: it is most of what an invocation consists of, and nothing while the cache answers.
+            let failure = match Box::pin(self.attempt(statement, params, deadline)).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
@@ -231,6 +235,8 @@ impl Database {
         work: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
         let started = Instant::now();
+        // Pinned where it lies, for what is awaited by value lies there twice.
+        let work = pin!(work);
         let result = match timeout(deadline.saturating_duration_since(started), work).await {
             Ok(answer) => {
                 self.breaker.close();

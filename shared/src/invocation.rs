@@ -96,10 +96,11 @@ where
 }
 
 /// What `work` comes to; a panic is an error, too.
-pub(crate) async fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
-    // On the heap: the compiler gives up on a future that holds another in another for more than 128 levels.
-    let result = AssertUnwindSafe(Box::pin(work)).catch_unwind().await;
-    result.unwrap_or(Err(Error::Internal { context: "panic", source: None }))
+pub(crate) fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> impl Future<Output = Result<T, Error>> {
+    // On the heap at once, not when it is first polled: what holds it would be as large until then. And the compiler gives
+    // up on a future that holds another in another for more than 128 levels.
+    let work = AssertUnwindSafe(Box::pin(work));
+    async { work.catch_unwind().await.unwrap_or(Err(Error::Internal { context: "panic", source: None })) }
 }
 
 /// Runs `work` with the function's environment, unless that cannot be made.

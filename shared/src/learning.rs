@@ -124,14 +124,15 @@ pub fn keys(user: &str, course: Uuid) -> Vec<String> {
 
 /// The caller's summary of a course, with the point to resume at.
 pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Document, Source), Error> {
+    let own = generation(&caller.user, course);
     let slot = Slot {
         // An admin sees more than others of the same name would; nothing per viewer stands under a shared key.
         key: summary_key(2, &caller.user, course, caller.admin),
-        generations: vec![courses::generation(course), generation(&caller.user, course)],
+        generations: vec![courses::generation(course), own.clone()],
         visibility: courses::visibility(course),
         fresh_for: SUMMARY_FRESH_FOR,
         is_shared: false,
-        own: Some(generation(&caller.user, course)),
+        own: Some(own),
     };
     let load = async {
         let params = [(&course as _, Type::UUID), (&caller.user as _, Type::TEXT), (&caller.admin as _, Type::BOOL)];

@@ -189,17 +189,16 @@ impl Parking {
         let (body, hash) = pack(&submission.body)?;
         let put =
             self.client().await.put_item().table_name(&self.settings.table).set_item(Some(pending_key(submission.id)));
-        let result = put
+        let put = put
             .item("sender", AttributeValue::S(submission.sender.clone()))
             .item("accepted_at", time(submission.accepted_at))
             .item("body", body)
             .item("hash", AttributeValue::B(Blob::new(hash.as_slice())))
             .item("attempts", AttributeValue::N("0".to_owned()))
             .condition_expression("attribute_not_exists(pk)")
-            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-            .send()
-            .await
-            .map_err(|error| error.into_service_error());
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        // On the heap: a call of the SDK is larger than all else that a function does.
+        let result = Box::pin(put.send()).await.map_err(|error| error.into_service_error());
         match result {
             Ok(_) => Ok(()),
             // The first attempt did reach the table, only its answer did not come back.
@@ -338,7 +337,8 @@ impl Parking {
 
     async fn get(&self, key: Item) -> Result<Option<Item>, Error> {
         let get = self.client().await.get_item().table_name(&self.settings.table).set_key(Some(key));
-        let answer = get.consistent_read(true).send().await;
+        // On the heap, as in `put`.
+        let answer = Box::pin(get.consistent_read(true).send()).await;
         Ok(answer.map_err(|error| away("parking.get", error.into_service_error()))?.item)
     }
 
@@ -448,7 +448,8 @@ impl Parking {
     }
 
     async fn client(&self) -> &Client {
-        self.client.get_or_init(|| connect(&self.settings)).await
+        // On the heap: done once, and so large that every invocation would be.
+        self.client.get_or_init(|| Box::pin(connect(&self.settings))).await
     }
 }
 
