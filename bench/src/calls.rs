@@ -108,14 +108,10 @@ impl Facts {
 
     /// The first page of the catalogue, or the one behind a cursor.
     pub(crate) fn list(&self, cursor: Option<&str>) -> Fallible<Bytes> {
-        let query = cursor.map(|cursor| json!({"cursor": cursor, "limit": "20"}));
-        event("list-courses", |event| {
-            event["queryStringParameters"] = query.unwrap_or_else(|| json!({"limit": "20"}));
-            event["rawQueryString"] = match cursor {
-                Some(cursor) => format!("limit=20&cursor={cursor}").into(),
-                None => "limit=20".into(),
-            };
-        })
+        match cursor {
+            Some(cursor) => catalogue(&[("limit", "20"), ("cursor", cursor)]),
+            None => catalogue(&[("limit", "20")]),
+        }
     }
 
     /// All that is measured.
@@ -153,6 +149,9 @@ impl Facts {
         read("GET /courses/{courseId}, gzip", "get-course", true, compressed)?;
         let last = vec![self.list(Some(&self.last_cursor))?];
         read("GET /courses, last page", "list-courses", false, Ok(last))?;
+        // One course has the number in its title, however many there are; the last word is a prefix, which all have.
+        let searches = (0..VARIANTS).map(|turn| catalogue(&[("limit", "20"), ("q", &format!("{} a", 100 + turn))]));
+        read("GET /courses?q=", "list-courses", false, searches.collect())?;
         let mine = each("get-course-mine", "/me/courses/{}", "courseId", &learners);
         read("GET /me/courses/{courseId}", "get-course", false, mine)?;
         read(
@@ -319,6 +318,16 @@ fn event(sample: &str, change: impl FnOnce(&mut Value)) -> Fallible<Bytes> {
     }
     change(&mut event);
     Ok(serde_json::to_vec(&event)?.into())
+}
+
+/// `GET /courses` with these parameters.
+fn catalogue(parameters: &[(&str, &str)]) -> Fallible<Bytes> {
+    event("list-courses", |event| {
+        let raw: Vec<_> =
+            parameters.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
+        event["rawQueryString"] = raw.join("&").into();
+        event["queryStringParameters"] = parameters.iter().copied().collect();
+    })
 }
 
 fn at(event: &mut Value, path: &str) {
