@@ -24,10 +24,12 @@ use crate::{
     table,
 };
 
-/// So many rounds, in each of which every call is measured once. The median of fewer is what the machine's neighbours do.
+/// So many rounds, in each of which every call is measured once.
 const ROUNDS: usize = 11;
 /// The same of what takes seconds, and of starts.
 const SLOW_ROUNDS: usize = 7;
+/// So many requests of a round go to one function before it is another's turn.
+const TURN: usize = 50;
 /// Requests after which an environment's memory is looked at.
 const LONG_LIFE: usize = 10_000;
 /// One that PostgreSQL answers stands for all of those.
@@ -36,8 +38,9 @@ const LARGEST_READ: &str = "GET /me/courses/{courseId}";
 const LONG_LIFE_OF_BATCHES: usize = 300;
 /// Above so many courses nobody waits for all figures in one statement.
 const MOST_NAIVE: u32 = 2_000;
-/// How the table names what is compared between databases: a refresh after so many courses have changed.
+/// How the table names what is compared between databases.
 pub(crate) const REFRESH: &str = "refresh of 10 changed courses";
+/// As `REFRESH` says.
 const CHANGED: i64 = 10;
 
 /// The guide's own statement for a course summary, in our words.
@@ -275,8 +278,9 @@ impl Bench {
             self.client.batch_execute(&format!("drop table bench.{}", row.try_get::<_, &str>(0)?)).await?;
         }
         // A large course takes minutes; where nobody has written, nothing is to be done.
-        let written =
-            "select exists (select from progress_events where recorded_at > (select moment from bench.kept_at))";
+        let written = "select exists (select from progress_events where recorded_at > kept_at.moment)
+                or exists (select from enrollments where enrolled_at > kept_at.moment)
+            from bench.kept_at";
         if self.client.query_one(written, &[]).await?.try_get(0)? {
             self.client.batch_execute(RESTORE).await?;
         }
@@ -510,17 +514,23 @@ impl<'a> Subject<'a> {
             events.push(bench.facts.next(self.call, self.turn)?.0);
             self.turn = (self.turn + 1) % bench.facts.turns(self.call);
         }
-        let own = series(&mut self.function, &events, Some(self.call)).await?;
-        let nothing = series(empty, &events, None).await?;
-        let (handler, empty) = (milliseconds(percentile(&own.took, 0.5)), milliseconds(percentile(&nothing.took, 0.5)));
+        let (mut own, mut nothing, mut one_get) = (Series::default(), Series::default(), Series::default());
+        // By turns, so that what else the machine does falls upon all of them.
+        for events in events.chunks(TURN) {
+            own.go_on(&mut self.function, events, Some(self.call)).await?;
+            nothing.go_on(empty, events, None).await?;
+            if let Some((floor, ..)) = &mut self.cached_floor {
+                one_get.go_on(floor, events, None).await?;
+            }
+        }
+        let (handler, empty) = (own.percentile(0.5), nothing.percentile(0.5));
         measured.handler.0.push(handler);
-        measured.worst.0.push(milliseconds(percentile(&own.took, 0.99)));
+        measured.worst.0.push(own.percentile(0.99));
         measured.empty.0.push(empty);
-        measured.cpu.0.push(own.cpu);
-        if let Some((floor, key, client)) = &mut self.cached_floor {
-            let one_get = series(floor, &events, None).await?;
-            measured.floor_cpu.0.push(one_get.cpu);
-            measured.ratio.0.push(own.cpu / one_get.cpu);
+        measured.cpu.0.push(own.cpu());
+        if let Some((_, key, client)) = &self.cached_floor {
+            measured.floor_cpu.0.push(one_get.cpu());
+            measured.ratio.0.push(own.cpu() / one_get.cpu());
             measured.floor.0.push(milliseconds(bare_gets(client, key, self.call.times)?));
             return Ok(());
         }
@@ -563,24 +573,36 @@ impl<'a> Subject<'a> {
     }
 }
 
+/// What one function took for the requests of a round.
+#[derive(Default)]
 struct Series {
     took: Vec<Duration>,
-    /// Microseconds of processor time for one.
-    cpu: f64,
+    used: Duration,
 }
 
-async fn series(function: &mut Function, events: &[Bytes], expected: Option<&Call>) -> Fallible<Series> {
-    let before = function.cpu()?;
-    let mut took = Vec::with_capacity(events.len());
-    for event in events {
-        let answer = function.invoke(event).await?;
-        took.push(answer.took);
-        if let Some(call) = expected {
-            expect_success(call, &answer.payload)?;
+impl Series {
+    async fn go_on(&mut self, function: &mut Function, events: &[Bytes], expected: Option<&Call>) -> Fallible<()> {
+        let before = function.cpu()?;
+        for event in events {
+            let answer = function.invoke(event).await?;
+            self.took.push(answer.took);
+            if let Some(call) = expected {
+                expect_success(call, &answer.payload)?;
+            }
         }
+        self.used += function.cpu()?.saturating_sub(before);
+        Ok(())
     }
-    let used = function.cpu()?.saturating_sub(before);
-    Ok(Series { took, cpu: used.as_secs_f64() * 1e6 / events.len() as f64 })
+
+    /// Milliseconds.
+    fn percentile(&self, part: f64) -> f64 {
+        milliseconds(percentile(&self.took, part))
+    }
+
+    /// Microseconds of processor time for one.
+    fn cpu(&self) -> f64 {
+        self.used.as_secs_f64() * 1e6 / self.took.len() as f64
+    }
 }
 
 /// Whether an answer is what the call is measured for.

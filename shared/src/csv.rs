@@ -33,10 +33,14 @@ pub fn table(columns: &[&str], objects: &[&str]) -> Result<String, Error> {
 fn push_field(line: &mut String, text: &str) {
     // Where the semicolon separates fields, a spreadsheet would see a new one behind it.
     let is_quoted = text.bytes().any(|byte| matches!(byte, b'"' | b',' | b';' | b' ' | b'\t' | b'\r' | b'\n'));
-    let quote = if is_quoted { "\"" } else { "" };
     let defusing = if text.starts_with(STARTS_FORMULA) { "'" } else { "" };
-    for part in [quote, defusing, &text.replace('"', "\"\""), quote] {
-        line.push_str(part);
+    if is_quoted {
+        for part in ["\"", defusing, &text.replace('"', "\"\""), "\""] {
+            line.push_str(part);
+        }
+    } else {
+        line.push_str(defusing);
+        line.push_str(text);
     }
 }
 

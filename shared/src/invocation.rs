@@ -97,8 +97,8 @@ where
 
 /// What `work` comes to; a panic is an error, too.
 pub(crate) fn caught<T>(work: impl Future<Output = Result<T, Error>>) -> impl Future<Output = Result<T, Error>> {
-    // On the heap at once, not when it is first polled: what holds it would be as large until then. And the compiler gives
-    // up on a future that holds another in another for more than 128 levels.
+    // On the heap at once, not when it is first polled: until then, what holds it would be as large. And the compiler
+    // gives up on a future that holds another in another for more than 128 levels.
     let work = AssertUnwindSafe(Box::pin(work));
     async { work.catch_unwind().await.unwrap_or(Err(Error::Internal { context: "panic", source: None })) }
 }

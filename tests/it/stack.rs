@@ -309,6 +309,7 @@ fn a_function_may_call_what_it_calls_and_nothing_else() {
         let parks = calls.iter().any(|call| call.starts_with("dynamodb:"));
         let manifest = fs::read_to_string(root().join("functions").join(&function.binary).join("Cargo.toml")).unwrap();
         assert_eq!(manifest.contains("\"parking\""), parks, "{}", function.binary);
+        assert!(manifest.contains("build = \"../../shared/link.rs\""), "{} is linked as others are", function.binary);
         assert_eq!(function.environment.contains_key("PARKING_TABLE"), parks, "{}", function.binary);
     }
 }
