@@ -87,6 +87,9 @@ impl From<Fault> for Plan {
     }
 }
 
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1_024;
+
 /// A running proxy. It and its connections end when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -107,7 +110,7 @@ struct Shared {
 impl Proxy {
     /// One in front of `target`, on a free port of 127.0.0.1.
     pub(crate) async fn start(target: SocketAddr, protocol: Protocol) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = bound(([127, 0, 0, 1], 0).into()).listen(BACKLOG).expect("it listens");
         let address = listener.local_addr().expect("an address");
         let shared = Arc::new(Shared {
             protocol,
@@ -151,6 +154,14 @@ impl Drop for Proxy {
     }
 }
 
+/// A socket at this address, beside another of ours that may still listen there.
+fn bound(address: SocketAddr) -> TcpSocket {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).and_then(|()| socket.set_reuseport(true)).expect("options");
+    socket.bind(address).expect("a free port, or one of ours");
+    socket
+}
+
 async fn serve(mut listener: TcpListener, address: SocketAddr, shared: Arc<Shared>) {
     let mut plan = shared.plan.subscribe();
     let mut connections = JoinSet::new();
@@ -161,14 +172,12 @@ async fn serve(mut listener: TcpListener, address: SocketAddr, shared: Arc<Share
             _ = plan.wait_for(refuses) => None,
         };
         let Some(accepted) = accepted else {
+            // Bound, but nobody listens: who connects is refused, and the port is ours all the while.
+            let socket = bound(address);
             drop(listener);
             shared.bite();
-            // Bound, but nobody listens: the port stays ours, and who connects is refused.
-            let socket = TcpSocket::new_v4().expect("a socket");
-            socket.set_reuseaddr(true).expect("an option");
-            socket.bind(address).expect("the port is still ours");
             let _ = plan.wait_for(|plan| !refuses(plan)).await;
-            listener = socket.listen(1_024).expect("it listens again");
+            listener = socket.listen(BACKLOG).expect("it listens again");
             continue;
         };
         while connections.try_join_next().is_some() {}
