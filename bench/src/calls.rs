@@ -166,8 +166,7 @@ impl Facts {
         read("GET /lessons/{lessonId}/progress", "get-progress", false, lesson)?;
         let home = learners.iter().map(|(_, user)| {
             event("get-progress-courses", |event| {
-                event["queryStringParameters"] = json!({"limit": "20"});
-                event["rawQueryString"] = "limit=20".into();
+                ask(event, &[("limit", "20")]);
                 speak(event, user);
             })
         });
@@ -178,8 +177,7 @@ impl Facts {
                     at(event, &format!("/courses/{course}/enrollments"));
                     event["headers"]["accept"] = accept.into();
                     event["pathParameters"] = json!({"courseId": course});
-                    event["queryStringParameters"] = json!({"limit": "20"});
-                    event["rawQueryString"] = "limit=20".into();
+                    ask(event, &[("limit", "20")]);
                     speak(event, user);
                 })
             });
@@ -189,8 +187,7 @@ impl Facts {
         // Everybody has as many, for pages of one size.
         let authored = owners.iter().map(|(_, owner)| {
             event("list-courses-authored", |event| {
-                event["queryStringParameters"] = json!({"limit": "2"});
-                event["rawQueryString"] = "limit=2".into();
+                ask(event, &[("limit", "2")]);
                 speak(event, owner);
             })
         });
@@ -333,12 +330,14 @@ fn event(sample: &str, change: impl FnOnce(&mut Value)) -> Fallible<Bytes> {
 
 /// `GET /courses` with these parameters.
 fn catalogue(parameters: &[(&str, &str)]) -> Fallible<Bytes> {
-    event("list-courses", |event| {
-        let raw: Vec<_> =
-            parameters.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
-        event["rawQueryString"] = raw.join("&").into();
-        event["queryStringParameters"] = parameters.iter().copied().collect();
-    })
+    event("list-courses", |event| ask(event, parameters))
+}
+
+/// These parameters, in the query.
+fn ask(event: &mut Value, parameters: &[(&str, &str)]) {
+    let raw: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
+    event["rawQueryString"] = raw.join("&").into();
+    event["queryStringParameters"] = parameters.iter().copied().collect();
 }
 
 fn at(event: &mut Value, path: &str) {
