@@ -1,6 +1,9 @@
 //! What a function asks of PostgreSQL, read off the wire between the two.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -55,15 +58,16 @@ impl Recorder {
 
 async fn copy(mut client: OwnedReadHalf, mut server: tokio::net::tcp::OwnedWriteHalf, log: Arc<Mutex<Vec<Sent>>>) {
     let (mut buffer, mut pending, mut started) = (vec![0; 64 * 1024], Vec::new(), false);
-    let mut parsed = Sent::default();
+    let mut known = HashMap::<String, Sent>::new();
     while let Ok(read @ 1..) = client.read(&mut buffer).await {
         pending.extend_from_slice(&buffer[..read]);
         while let Some(length) = length(&pending, started) {
             let message: Vec<u8> = pending.drain(..length).collect();
             match message.first() {
-                Some(b'P') if started => parsed = parse(&message[5..]),
+                Some(b'P') if started => known.extend([parse(&message[5..])]),
                 Some(b'B') if started => {
-                    let sent = Sent { values: values(&message[5..]), ..parsed.clone() };
+                    let (name, values) = bind(&message[5..]);
+                    let sent = Sent { values, ..known.get(&name).cloned().unwrap_or_default() };
                     log.lock().unwrap_or_else(PoisonError::into_inner).push(sent);
                 }
                 _ => {}
@@ -84,28 +88,26 @@ fn length(pending: &[u8], started: bool) -> Option<usize> {
 }
 
 /// `Parse`: the statement's name, its text, its types.
-fn parse(message: &[u8]) -> Sent {
+fn parse(message: &[u8]) -> (String, Sent) {
     let mut reader = Reader(message);
-    reader.text();
-    let sql = reader.text();
+    let (name, sql) = (reader.text(), reader.text());
     let types = (0..reader.short()).map(|_| reader.long() as u32).collect();
-    Sent { sql, types, values: Vec::new() }
+    (name, Sent { sql, types, values: Vec::new() })
 }
 
 /// `Bind`: names of portal and statement, formats, values.
-fn values(message: &[u8]) -> Vec<Option<Vec<u8>>> {
+fn bind(message: &[u8]) -> (String, Vec<Option<Vec<u8>>>) {
     let mut reader = Reader(message);
     reader.text();
-    reader.text();
+    let name = reader.text();
     for _ in 0..reader.short() {
         reader.short();
     }
-    (0..reader.short())
-        .map(|_| match reader.long() {
-            length @ 0.. => Some(reader.bytes(length as usize).to_vec()),
-            _ => None,
-        })
-        .collect()
+    let value = |reader: &mut Reader<'_>| match reader.long() {
+        length @ 0.. => Some(reader.bytes(length as usize).to_vec()),
+        _ => None,
+    };
+    (name, (0..reader.short()).map(|_| value(&mut reader)).collect())
 }
 
 /// Reads a message from its front; what is missing reads as nothing.
@@ -137,13 +139,13 @@ mod tests {
 
     #[test]
     fn a_statement_is_read_with_its_types_and_values() {
-        let mut message = b"\0select $1, $2\0".to_vec();
+        let mut message = b"s7\0select $1, $2\0".to_vec();
         message.extend([0, 2, 0, 0, 0, 25, 0, 0, 0, 16]);
-        let parsed = parse(&message);
-        assert_eq!((parsed.sql.as_str(), parsed.types), ("select $1, $2", vec![25, 16]));
-        let mut message = b"\0\0".to_vec();
+        let (name, parsed) = parse(&message);
+        assert_eq!((name.as_str(), parsed.sql.as_str(), parsed.types), ("s7", "select $1, $2", vec![25, 16]));
+        let mut message = b"\0s7\0".to_vec();
         message.extend([0, 1, 0, 1, 0, 2, 0, 0, 0, 2, b'h', b'i', 255, 255, 255, 255]);
-        assert_eq!(values(&message), [Some(b"hi".to_vec()), None]);
+        assert_eq!(bind(&message), ("s7".to_owned(), vec![Some(b"hi".to_vec()), None]));
     }
 
     #[test]

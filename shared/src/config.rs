@@ -7,6 +7,7 @@
 //! | `DB_PASSWORD` | – | the password of `DB_USER` |
 //! | `DB_AUTH` | by password | `iam`: passwords are tokens of the function's role in AWS, made by `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` |
 //! | `DB_CA_BUNDLE` | public authorities | a PEM file with authorities beside them, for the certificate of PostgreSQL |
+//! | `DB_PREPARE` | `true` for a server on this machine | whether statements are prepared by name, which a server does less work for: `true` only where no proxy or pooler gives one session to several clients |
 //! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
 //! | `AWS_ENDPOINT_URL_RDS_DATA` | that of the region | another endpoint of the RDS Data API |
 //! | `REDIS_URL` | none: no cache | `redis://user:password@host:port/number`, `rediss://` for TLS |
@@ -313,16 +314,17 @@ impl Environment<'_> {
         if prefix.contains(['{', '}']) {
             self.problem("REDIS_PREFIX", "must be without braces");
         }
-        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER"), prefix, ca_bundle, ..defaults })
+        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER", false), prefix, ca_bundle, ..defaults })
     }
 
-    fn flag(&mut self, name: &str) -> bool {
+    fn flag(&mut self, name: &str, default: bool) -> bool {
         match self.text(name).as_deref() {
-            None | Some("false") => false,
+            None => default,
+            Some("false") => false,
             Some("true") => true,
             Some(_) => {
                 self.problem(name, "must be `true` or `false`");
-                false
+                default
             }
         }
     }

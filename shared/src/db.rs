@@ -2,12 +2,14 @@
 //!
 //! * Every await is bounded. A frozen environment wakes up with connections that look alive and are not, and a silent
 //!   server hangs for ever; no setting of the socket helps against either.
-//! * Statements go out unnamed, with their parameter types: one round trip, cold or warm, and nothing that would pin a
-//!   connection of RDS Proxy. Time limits of the server belong on the database role, not in `set`.
+//! * Statements go out with their parameter types: one round trip, cold or warm. They are prepared by name where nothing
+//!   stands between us and the server; elsewhere, nothing happens that would pin a connection of RDS Proxy. Time limits of
+//!   the server belong on the database role, not in `set`.
 //! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
 //! * A server that said nothing is taken as away for a while: who comes then is told at once.
 
 pub mod connect;
+mod prepared;
 
 use std::{
     pin::pin,
@@ -80,6 +82,7 @@ pub struct Database {
     pool: Pool,
     budget: Duration,
     slow: Duration,
+    prepares: bool,
     breaker: Breaker,
 }
 
@@ -103,7 +106,13 @@ impl Database {
             .pre_recycle(Hook::async_fn(|client, metrics| Box::pin(check_idle(client, metrics.last_used()))))
             .build()
             .map_err(|error| Error::internal("making the pool", error))?;
-        Ok(Self { pool, budget: config.database_budget, slow: config.slow_statement, breaker: Breaker::default() })
+        Ok(Self {
+            pool,
+            budget: config.database_budget,
+            slow: config.slow_statement,
+            prepares: config.postgres.prepares,
+            breaker: Breaker::default(),
+        })
     }
 
     /// Runs one statement as a unit of work and returns its rows.
@@ -186,7 +195,14 @@ impl Database {
         deadline: Instant,
     ) -> Result<Vec<Row>, Failure> {
         let started = Instant::now();
-        let result = self.timed(statement, deadline, connection.query_typed(statement.sql, params)).await;
+        let sent = async {
+            if self.prepares {
+                prepared::query(&connection, statement, params).await
+            } else {
+                connection.query_typed(statement.sql, params).await
+            }
+        };
+        let result = self.timed(statement, deadline, sent).await;
         if result.as_ref().is_err_and(|failure| failure.is_silence && started.elapsed() >= SILENCE) {
             self.fell_silent(started);
         }

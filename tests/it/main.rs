@@ -39,6 +39,7 @@ mod own_servers;
 mod parking;
 mod personal_data;
 mod postgres_tls;
+mod prepared;
 mod real_input;
 mod recording;
 mod redis_cluster;

@@ -1,7 +1,7 @@
 //! How often Lectern speaks to its servers, counted on the wire.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -36,12 +36,21 @@ impl Tap {
                 let server = TcpStream::connect(&server).await.unwrap();
                 let (mut from_client, mut to_client) = client.into_split();
                 let (mut from_server, mut to_server) = server.into_split();
-                tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
-                let (count, mut counter) = (count.clone(), counter());
+                let counter = Arc::new(Mutex::new(counter()));
+                let (count, asking) = (count.clone(), counter.clone());
+                tokio::spawn(async move {
+                    let mut buffer = vec![0; 64 * 1024];
+                    while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                        counter.lock().unwrap().answered(&buffer[..read]);
+                        if to_client.write_all(&buffer[..read]).await.is_err() {
+                            break;
+                        }
+                    }
+                });
                 tokio::spawn(async move {
                     let mut buffer = vec![0; 64 * 1024];
                     while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
-                        count.fetch_add(counter.count(&buffer[..read]), Ordering::SeqCst);
+                        count.fetch_add(asking.lock().unwrap().asked(&buffer[..read]), Ordering::SeqCst);
                         to_server.write_all(&buffer[..read]).await.unwrap();
                     }
                 });
@@ -61,29 +70,60 @@ impl Tap {
 
 /// Counts requests in a stream that arrives in pieces.
 pub(crate) trait Counter: Send {
-    fn count(&mut self, bytes: &[u8]) -> usize;
+    /// How many there are in what the client sends.
+    fn asked(&mut self, bytes: &[u8]) -> usize;
+    /// Sees what the server says to them.
+    fn answered(&mut self, _: &[u8]) {}
 }
 
-/// PostgreSQL answers at each `Sync` and each simple `Query`.
+/// Round trips: PostgreSQL answers at each `Sync` and each simple `Query`, and what is sent before it has answered travels
+/// with what was sent before.
 #[derive(Default)]
 pub(crate) struct Flights {
+    from_client: Messages,
+    from_server: Messages,
+    unanswered: usize,
+}
+
+impl Counter for Flights {
+    fn asked(&mut self, bytes: &[u8]) -> usize {
+        let mut count = 0;
+        for kind in self.from_client.take(bytes, true) {
+            if matches!(kind, b'S' | b'Q') {
+                count += usize::from(self.unanswered == 0);
+                self.unanswered += 1;
+            }
+        }
+        count
+    }
+
+    fn answered(&mut self, bytes: &[u8]) {
+        let ready = self.from_server.take(bytes, false).into_iter().filter(|kind| *kind == b'Z').count();
+        // The first one follows the start-up, at which nothing was counted.
+        self.unanswered = self.unanswered.saturating_sub(ready);
+    }
+}
+
+/// Messages of PostgreSQL, of which pieces arrive.
+#[derive(Default)]
+struct Messages {
     pending: Vec<u8>,
     started: bool,
 }
 
-impl Counter for Flights {
-    fn count(&mut self, bytes: &[u8]) -> usize {
+impl Messages {
+    /// The types of those that are whole now. A client's first one, the start-up, has none.
+    fn take(&mut self, bytes: &[u8], of_client: bool) -> Vec<u8> {
         self.pending.extend_from_slice(bytes);
-        let mut count = 0;
+        let mut kinds = Vec::new();
         loop {
-            // The first message, the start-up, has no type.
-            let head = usize::from(self.started);
-            let Some(length) = self.pending.get(head..head + 4) else { return count };
+            let head = usize::from(self.started || !of_client);
+            let Some(length) = self.pending.get(head..head + 4) else { return kinds };
             let length = u32::from_be_bytes(length.try_into().unwrap()) as usize;
             if self.pending.len() < head + length {
-                return count;
+                return kinds;
             }
-            count += usize::from(self.started && matches!(self.pending[0], b'S' | b'Q'));
+            kinds.extend(self.pending.first().filter(|_| head == 1));
             self.pending.drain(..head + length);
             self.started = true;
         }
@@ -107,7 +147,7 @@ impl Commands {
 }
 
 impl Counter for Commands {
-    fn count(&mut self, bytes: &[u8]) -> usize {
+    fn asked(&mut self, bytes: &[u8]) -> usize {
         self.pending.extend_from_slice(bytes);
         let mut count = 0;
         while let Some((kind, number, end)) = self.line() {

@@ -114,7 +114,11 @@ fn combinations(template: &Template) -> Vec<Parameters> {
         &[
             &[],
             &[URL],
-            &[URL, ("MigrationDatabaseUrl", "{{resolve:secretsmanager:lectern:SecretString:owner}}")],
+            &[
+                URL,
+                ("MigrationDatabaseUrl", "{{resolve:secretsmanager:lectern:SecretString:owner}}"),
+                ("DatabaseUrlIsServer", "true"),
+            ],
             &HOST,
         ],
         &[&[], &SUBNETS, &[SUBNETS[0], SUBNETS[1], ("SecurityGroupIds", "sg-1,sg-2")]],
@@ -253,6 +257,19 @@ fn whoever_may_meet_a_server_of_rds_itself_knows_its_authorities() {
             let environment = function.environment(&stack);
             let bundle = environment.get("DB_CA_BUNDLE").map(String::as_str);
             assert_eq!(bundle, expected, "{} with {given:?}", function.binary);
+        }
+    }
+}
+
+#[test]
+fn statements_are_prepared_where_nothing_stands_before_the_server() {
+    let template = template();
+    for given in combinations(&template) {
+        let stack = template.with(&given);
+        let is_server = !given.contains_key("DatabaseUrl") || given.contains_key("DatabaseUrlIsServer");
+        for function in functions(&template) {
+            let prepares = function.environment(&stack)["DB_PREPARE"] == "true";
+            assert_eq!(prepares, is_server && !stack.condition("MakesProxy"), "{} with {given:?}", function.binary);
         }
     }
 }

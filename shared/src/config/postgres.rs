@@ -20,6 +20,8 @@ pub struct Postgres {
     pub ca_bundle: Vec<CertificateDer<'static>>,
     /// What passwords are made of where there is none.
     pub iam: Option<Iam>,
+    /// Whether statements are prepared by name.
+    pub prepares: bool,
 }
 
 /// Who a function is for AWS, and where: RDS takes its word for a password.
@@ -45,7 +47,9 @@ pub struct Credentials {
 impl Postgres {
     /// One that a URL says all about.
     pub fn at(url: &str) -> Self {
-        Self { url: url.to_owned(), ca_bundle: Vec::new(), iam: None }
+        // Nobody puts a pooler in front of a server for the development on one machine.
+        let prepares = connect::parse(url).is_ok_and(|target| connect::is_local(&target));
+        Self { url: url.to_owned(), ca_bundle: Vec::new(), iam: None, prepares }
     }
 
     pub(super) fn read(env: &mut Environment<'_>) -> Self {
@@ -66,7 +70,8 @@ impl Postgres {
                 (String::new(), None)
             }
         };
-        Self { url, ca_bundle, iam }
+        let prepares = env.flag("DB_PREPARE", Self::at(&url).prepares);
+        Self { url, ca_bundle, iam, prepares }
     }
 }
 
@@ -181,6 +186,17 @@ mod tests {
         assert_eq!((target.get_ports(), target.get_hosts().len()), (&[6432][..], 1));
         let local = [("DB_HOST", "::1"), ("DB_NAME", "a"), ("DB_USER", "b"), ("DB_PASSWORD", "c")];
         assert!(connect::is_local(&connect::parse(&postgres(&[&local]).unwrap().url).unwrap()));
+    }
+
+    #[test]
+    fn statements_are_prepared_on_this_machine_and_elsewhere_where_somebody_says_so() {
+        let prepares = |url: &str, said: &str| {
+            postgres(&[&[("DATABASE_URL", url), ("DB_PREPARE", said)]]).map(|postgres| postgres.prepares).ok()
+        };
+        let (here, there) = ("postgres://a@127.0.0.1/b", "postgres://a@pooler.example/b");
+        assert_eq!([prepares(here, ""), prepares(here, "false")], [Some(true), Some(false)]);
+        assert_eq!([prepares(there, ""), prepares(there, "true")], [Some(false), Some(true)]);
+        assert_eq!(prepares(here, "perhaps"), None);
     }
 
     #[test]

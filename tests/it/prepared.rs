@@ -1,0 +1,97 @@
+//! Statements that a connection knows by name.
+
+use reqwest::StatusCode;
+use shared::db::{Database, FailureKind, Repeat, Statement};
+use tokio_postgres::Row;
+
+use crate::support::Lectern;
+
+/// What the session that asks has prepared, beside this: the text, and how often it was run by its name.
+const PREPARED: Statement = Statement {
+    name: "test.prepared",
+    sql: "select statement, generic_plans + custom_plans from pg_prepared_statements
+        where statement not like '%pg_prepared_statements%' order by prepare_time",
+};
+
+/// One connection, and so one session.
+async fn lectern(prepares: bool) -> Lectern {
+    Lectern::start_with(|config| {
+        config.database_connections = 1;
+        config.postgres.prepares = prepares;
+    })
+    .await
+}
+
+async fn ask(db: &Database, sql: &'static str) -> Vec<Row> {
+    db.query(Statement { name: "test.ask", sql }, &[], Repeat::Safe).await.expect("it answers")
+}
+
+async fn runs(db: &Database, text: &str) -> Vec<i64> {
+    let known = db.query(PREPARED, &[], Repeat::Safe).await.expect("it answers");
+    known
+        .iter()
+        .filter(|row| row.try_get::<_, &str>(0).unwrap().contains(text))
+        .map(|row| row.try_get(1).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_statement_has_a_name_from_its_second_run_on() {
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    for run in 0..7 {
+        ask(db, "select 'named'").await;
+        assert_eq!(runs(db, "named").await, [run]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_has_a_name_where_nobody_vouches_for_the_server() {
+    let lectern = lectern(false).await;
+    lectern.course("teacher", &[1]).await;
+    for _ in 0..3 {
+        lectern.anyone().get("/courses").await.expect(StatusCode::OK);
+    }
+    assert!(runs(&lectern.app().db, "").await.is_empty());
+}
+
+#[tokio::test]
+async fn what_a_migration_makes_of_a_column_is_read_at_once() {
+    const READ: &str = "select value from changing";
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    lectern.sql("create table changing (value integer); insert into changing values (1)").await;
+    for _ in 0..7 {
+        assert_eq!(ask(db, READ).await[0].try_get::<_, i32>(0).unwrap(), 1);
+    }
+    lectern.sql("alter table changing alter value type text").await;
+    for _ in 0..3 {
+        assert_eq!(ask(db, READ).await[0].try_get::<_, &str>(0).unwrap(), "1");
+    }
+    lectern.sql("drop table changing").await;
+    let gone = db.query(Statement { name: "test.gone", sql: READ }, &[], Repeat::Safe).await.unwrap_err();
+    assert_eq!(gone.kind, FailureKind::NotMigrated);
+}
+
+#[tokio::test]
+async fn a_session_that_was_made_to_forget_is_told_again() {
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    for _ in 0..3 {
+        assert_eq!(ask(db, "select 7").await[0].try_get::<_, i32>(0).unwrap(), 7);
+        ask(db, "deallocate all").await;
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_does_so_each_time_and_spoils_nothing() {
+    const DIVIDE: Statement = Statement { name: "test.divide", sql: "select 1 / (random() * 0)::integer" };
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    let session = ask(db, "select pg_backend_pid()").await[0].try_get::<_, i32>(0).unwrap();
+    for _ in 0..3 {
+        let failure = db.query(DIVIDE, &[], Repeat::Safe).await.unwrap_err();
+        assert_eq!(failure.kind, FailureKind::Fault);
+        assert_eq!(ask(db, "select pg_backend_pid()").await[0].try_get::<_, i32>(0).unwrap(), session);
+    }
+}
