@@ -9,7 +9,7 @@ use crate::{
     auth::Caller,
     cache::{Coding, Document, Generation, Slot, Source},
     courses::{DIFFICULTIES, STATUSES},
-    db::{Param, Repeat, Statement, column},
+    db::{Param, Prepared, Question, Repeat, Statement, column},
     error::Error,
     ids,
     page::{self, Cursor},
@@ -40,9 +40,9 @@ macro_rules! listed_json {
 #[cfg(feature = "parking")]
 pub(crate) use listed_json;
 
-/// A page of published courses in one order; $1 difficulty, $2 and $3 the keys to go on behind, $4 the number of rows.
-macro_rules! published {
-    ($from:expr, $key:literal, $behind:literal, $order:literal) => {
+/// A page of courses in one order; $4 is the number of rows.
+macro_rules! page_of {
+    ($from:expr, $key:literal, $order:literal) => {
         concat!(
             "select ",
             listed_json!(""),
@@ -50,12 +50,25 @@ macro_rules! published {
             $key,
             " as key from ",
             $from,
-            " where courses.status = 'published' and ($1 is null or courses.difficulty = $1)
-                and ($2 is null or ",
-            $behind,
-            ") order by ",
+            " order by ",
             $order,
             " limit $4"
+        )
+    };
+}
+
+/// The published courses behind the keys $2 and $3: as many as the largest page has and one more, which tells whoever
+/// plans for any page that it is short.
+macro_rules! published {
+    ($filter:literal, $behind:literal, $order:literal) => {
+        concat!(
+            "(select courses.* from courses where courses.status = 'published'",
+            $filter,
+            " and ",
+            $behind,
+            " order by ",
+            $order,
+            " limit 101) as courses"
         )
     };
 }
@@ -75,21 +88,54 @@ macro_rules! matching {
     };
 }
 
-/// A list in one order: all published courses, and those that match a search.
+/// A page of those that match.
+macro_rules! page_of_matching {
+    ($name:literal, $key:literal, $behind:literal, $order:literal) => {
+        Statement {
+            name: concat!("catalogue.search_", $name),
+            sql: page_of!(concat!(matching!(), " where ", $behind), $key, $order),
+        }
+    };
+}
+
+/// A list in one order.
+struct Listing {
+    /// All published courses.
+    all: Prepared,
+    /// Those of a difficulty, $1.
+    of_difficulty: Prepared,
+    /// Those that match a search. By which index they are found depends on the words.
+    matching: Statement,
+}
+
+impl Listing {
+    fn question(&self, difficulty: Option<&str>, search: Option<&str>) -> Question {
+        match (search, difficulty) {
+            (Some(_), _) => self.matching.into(),
+            (None, Some(_)) => self.of_difficulty.into(),
+            (None, None) => self.all.into(),
+        }
+    }
+}
+
 macro_rules! listing {
     ($name:literal, $key:literal, $behind:literal, $order:literal) => {
-        [
-            Statement { name: concat!("catalogue.", $name), sql: published!("courses", $key, $behind, $order) },
-            Statement {
-                name: concat!("catalogue.search_", $name),
-                sql: published!(matching!(), $key, $behind, $order),
-            },
-        ]
+        Listing {
+            all: Prepared(Statement {
+                name: concat!("catalogue.", $name),
+                sql: page_of!(published!("", $behind, $order), $key, $order),
+            }),
+            of_difficulty: Prepared(Statement {
+                name: concat!("catalogue.difficulty_", $name),
+                sql: page_of!(published!(" and courses.difficulty = $1", $behind, $order), $key, $order),
+            }),
+            matching: page_of_matching!($name, $key, $behind, $order),
+        }
     };
 }
 
 /// By `courses_newest_idx`, or `courses_difficulty_newest_idx`.
-const NEWEST: [Statement; 2] = listing!(
+const NEWEST: Listing = listing!(
     "newest",
     "courses.published_at",
     "(courses.published_at, courses.id) < ($2, $3)",
@@ -97,7 +143,7 @@ const NEWEST: [Statement; 2] = listing!(
 );
 
 /// By `courses_title_idx`.
-const BY_TITLE: [Statement; 2] = listing!(
+const BY_TITLE: Listing = listing!(
     "title",
     "lower(courses.title)",
     r#"(lower(courses.title) collate "C", courses.id) > ($2, $3)"#,
@@ -105,7 +151,7 @@ const BY_TITLE: [Statement; 2] = listing!(
 );
 
 /// By `courses_popular_idx`.
-const POPULAR: [Statement; 2] = listing!(
+const POPULAR: Listing = listing!(
     "popular",
     "courses.enrollment_count",
     "(courses.enrollment_count, courses.id) < ($2, $3)",
@@ -113,18 +159,15 @@ const POPULAR: [Statement; 2] = listing!(
 );
 
 /// Of a search only.
-const BY_RELEVANCE: Statement = Statement {
-    name: "catalogue.search_relevance",
-    sql: published!(
-        matching!(),
-        "courses.rank",
-        "(courses.rank, courses.id) < ($2, $3)",
-        "courses.rank desc, courses.id desc"
-    ),
-};
+const BY_RELEVANCE: Statement = page_of_matching!(
+    "relevance",
+    "courses.rank",
+    "(courses.rank, courses.id) < ($2, $3)",
+    "courses.rank desc, courses.id desc"
+);
 
 /// By `courses_owner_idx`.
-const LIST_AUTHORED: Statement = Statement {
+const LIST_AUTHORED: Prepared = Prepared(Statement {
     name: "catalogue.authored",
     sql: concat!(
         "select ",
@@ -133,11 +176,11 @@ const LIST_AUTHORED: Statement = Statement {
         ),
         "::text as item, courses.id, courses.created_at as key from courses
         where courses.owner_id = $5 and ($1 is null or courses.status = $1)
-            and ($2 is null or (courses.created_at, courses.id) < ($2, $3))
+            and (courses.created_at, courses.id) < ($2, $3)
         order by courses.created_at desc, courses.id desc
         limit $4"
     ),
-};
+});
 
 /// In what order the catalogue is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,35 +283,36 @@ async fn load_published(
     cursor: Option<Cursor>,
     limit: u32,
 ) -> Result<Document, Error> {
-    let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?;
+    let cursor = cursor.as_ref();
+    let id = cursor.map(|cursor| cursor.id(1)).transpose()?.unwrap_or_default();
     let rows = i64::from(limit) + 1;
     let mut params: Vec<Param<'_>> =
         vec![(&difficulty, Type::TEXT), (&None::<&str>, Type::TEXT), (&id, Type::UUID), (&rows, Type::INT8)];
     if search.is_some() {
         params.push((&search, Type::TEXT));
     }
-    let which = usize::from(search.is_some());
+    // The first page is behind what comes before everything.
     match sort {
         Sort::Newest => {
-            let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
+            let time = page::behind_or_all(cursor)?;
             params[1] = (&time, Type::TIMESTAMPTZ);
-            let rows = app.db.query(NEWEST[which], &params, Repeat::Safe).await?;
+            let rows = app.db.query(NEWEST.question(difficulty, search), &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind_time(list, row))
         }
         Sort::Title => {
-            let title = cursor.as_ref().map(|cursor| cursor.text(0)).transpose()?;
+            let title = cursor.map(|cursor| cursor.text(0)).transpose()?.unwrap_or_default();
             params[1] = (&title, Type::TEXT);
-            let rows = app.db.query(BY_TITLE[which], &params, Repeat::Safe).await?;
+            let rows = app.db.query(BY_TITLE.question(difficulty, search), &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<String>(row, "key")?.into()))
         }
         Sort::Popular => {
-            let count = cursor.as_ref().map(|cursor| cursor.number(0)).transpose()?;
+            let count = cursor.map(|cursor| cursor.number(0)).transpose()?.unwrap_or(i32::MAX);
             params[1] = (&count, Type::INT4);
-            let rows = app.db.query(POPULAR[which], &params, Repeat::Safe).await?;
+            let rows = app.db.query(POPULAR.question(difficulty, search), &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<i32>(row, "key")?.into()))
         }
         Sort::Relevance => {
-            let rank = cursor.as_ref().map(|cursor| cursor.real(0)).transpose()?;
+            let rank = cursor.map(|cursor| cursor.real(0)).transpose()?.unwrap_or(f64::INFINITY);
             params[1] = (&rank, Type::FLOAT8);
             let rows = app.db.query(BY_RELEVANCE, &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<f64>(row, "key")?.into()))
@@ -282,8 +326,8 @@ pub async fn authored(app: &App, caller: &Caller, query: Query<'_>) -> Result<(D
     let status = page::one_of("status", query.status, &STATUSES)?;
     let list = format!("authored/{}", status.unwrap_or("*"));
     let cursor = Cursor::decode(&list, query.cursor)?;
-    let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
-    let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?;
+    let time = page::behind_or_all(cursor.as_ref())?;
+    let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?.unwrap_or_default();
     let rows = i64::from(limit) + 1;
     let params: [Param<'_>; 5] = [
         (&status, Type::TEXT),

@@ -17,7 +17,7 @@ use crate::{
     app::App,
     auth::Caller,
     cache::{Coding, Document, Generation, Slot, Source},
-    db::{Repeat, Statement, column},
+    db::{Prepared, Repeat, Statement, column},
     error::{Error, reason},
 };
 
@@ -140,17 +140,17 @@ macro_rules! summary_json {
 pub(crate) use {course_json, join_section_progress, next_section, section_progress_json, summary_json};
 
 /// By `courses_pkey`, `lessons_position_key` and `sections_position_key`.
-const OUTLINE: Statement = Statement {
+const OUTLINE: Prepared = Prepared(Statement {
     name: "courses.outline",
     sql: concat!(
         "select ",
         course_json!(),
         "::text as body from courses where courses.id = $1 and courses.status = 'published'"
     ),
-};
+});
 
 /// The same, and `enrollments_pkey`, and `progress_pkey` for each section.
-const OUTLINE_FOR: Statement = Statement {
+const OUTLINE_FOR: Prepared = Prepared(Statement {
     name: "courses.outline_for",
     sql: concat!(
         "select ",
@@ -166,10 +166,10 @@ const OUTLINE_FOR: Statement = Statement {
         left join standings_v2 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
-};
+});
 
 /// By `sections_pkey`, `courses_pkey` and `enrollments_pkey`.
-const SECTION: Statement = Statement {
+const SECTION: Prepared = Prepared(Statement {
     name: "courses.section",
     sql: concat!(
         "select ",
@@ -185,7 +185,7 @@ const SECTION: Statement = Statement {
         left join enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where sections.id = $1 and sections.position is not null"
     ),
-};
+});
 
 /// What everything cached about one course depends on. The braces are Redis's hash tag.
 pub fn generation(course: Uuid) -> Generation {

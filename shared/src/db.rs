@@ -2,8 +2,8 @@
 //!
 //! * Every await is bounded. A frozen environment wakes up with connections that look alive and are not, and a silent
 //!   server hangs for ever; no setting of the socket helps against either.
-//! * Statements go out with their parameter types: one round trip, cold or warm. They are prepared by name where nothing
-//!   stands between us and the server; elsewhere, nothing happens that would pin a connection of RDS Proxy. Time limits of
+//! * Statements go out with their parameter types: one round trip, cold or warm. Those of many requests are prepared by
+//!   name where nothing stands between us and the server; elsewhere nothing happens that would pin a connection of RDS Proxy. Time limits of
 //!   the server belong on the database role, not in `set`.
 //! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
 //! * A server that said nothing is taken as away for a while: who comes then is told at once.
@@ -64,6 +64,30 @@ pub struct Statement {
     pub sql: &'static str,
 }
 
+/// A statement that a connection plans once, where that can be: so for parameters that are not known yet. Whether one of
+/// them is null must not decide by which index it is served.
+#[derive(Debug, Clone, Copy)]
+pub struct Prepared(pub Statement);
+
+/// What is asked of the database: a [`Statement`], or one that is [`Prepared`].
+#[derive(Debug, Clone, Copy)]
+pub struct Question {
+    statement: Statement,
+    prepares: bool,
+}
+
+impl From<Statement> for Question {
+    fn from(statement: Statement) -> Self {
+        Self { statement, prepares: false }
+    }
+}
+
+impl From<Prepared> for Question {
+    fn from(Prepared(statement): Prepared) -> Self {
+        Self { statement, prepares: true }
+    }
+}
+
 /// Whether a unit of work may run a second time when nobody knows whether the first took effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Repeat {
@@ -116,15 +140,30 @@ impl Database {
     }
 
     /// Runs one statement as a unit of work and returns its rows.
-    pub async fn query(&self, statement: Statement, params: &[Param<'_>], repeat: Repeat) -> Result<Vec<Row>, Failure> {
-        self.query_within(self.budget, statement, params, repeat).await
+    pub async fn query(
+        &self,
+        question: impl Into<Question>,
+        params: &[Param<'_>],
+        repeat: Repeat,
+    ) -> Result<Vec<Row>, Failure> {
+        self.query_within(self.budget, question, params, repeat).await
     }
 
     /// The same for work that is known to need another budget than most.
     pub async fn query_within(
         &self,
         budget: Duration,
-        statement: Statement,
+        question: impl Into<Question>,
+        params: &[Param<'_>],
+        repeat: Repeat,
+    ) -> Result<Vec<Row>, Failure> {
+        self.repeated(budget, question.into(), params, repeat).await
+    }
+
+    async fn repeated(
+        &self,
+        budget: Duration,
+        question: Question,
         params: &[Param<'_>],
         repeat: Repeat,
     ) -> Result<Vec<Row>, Failure> {
@@ -132,7 +171,7 @@ impl Database {
         let mut attempt = 0;
         loop {
             // On the heap: it is most of what an invocation consists of, and nothing while the cache answers.
-            let failure = match Box::pin(self.attempt(statement, params, deadline)).await {
+            let failure = match Box::pin(self.attempt(question, params, deadline)).await {
                 Ok(rows) => return Ok(rows),
                 Err(failure) => failure,
             };
@@ -162,41 +201,44 @@ impl Database {
     /// The one row of a statement, or none.
     pub async fn query_opt(
         &self,
-        statement: Statement,
+        question: impl Into<Question>,
         params: &[Param<'_>],
         repeat: Repeat,
     ) -> Result<Option<Row>, Failure> {
-        Ok(self.query(statement, params, repeat).await?.into_iter().next())
+        Ok(self.query(question, params, repeat).await?.into_iter().next())
     }
 
     /// The one row of a statement that always has one.
-    pub async fn query_one(&self, statement: Statement, params: &[Param<'_>], repeat: Repeat) -> Result<Row, Failure> {
-        self.query_opt(statement, params, repeat).await?.ok_or_else(|| Failure::fault(statement.name, "no row"))
+    pub async fn query_one(
+        &self,
+        question: impl Into<Question>,
+        params: &[Param<'_>],
+        repeat: Repeat,
+    ) -> Result<Row, Failure> {
+        let question = question.into();
+        let row = self.query_opt(question, params, repeat).await?;
+        row.ok_or_else(|| Failure::fault(question.statement.name, "no row"))
     }
 
-    async fn attempt(
-        &self,
-        statement: Statement,
-        params: &[Param<'_>],
-        deadline: Instant,
-    ) -> Result<Vec<Row>, Failure> {
+    async fn attempt(&self, question: Question, params: &[Param<'_>], deadline: Instant) -> Result<Vec<Row>, Failure> {
+        let name = question.statement.name;
         if !self.breaker.admits() {
-            return Err(Failure::new(FailureKind::Away, statement.name, None, "the server said nothing a moment ago"));
+            return Err(Failure::new(FailureKind::Away, name, None, "the server said nothing a moment ago"));
         }
-        let connection = self.checkout(statement.name, deadline).await?;
-        self.run(connection, statement, params, deadline).await
+        let connection = self.checkout(name, deadline).await?;
+        self.run(connection, question, params, deadline).await
     }
 
     async fn run(
         &self,
         connection: Object,
-        statement: Statement,
+        Question { statement, prepares }: Question,
         params: &[Param<'_>],
         deadline: Instant,
     ) -> Result<Vec<Row>, Failure> {
         let started = Instant::now();
         let sent = async {
-            if self.prepares {
+            if prepares && self.prepares {
                 prepared::query(&connection, statement, params).await
             } else {
                 connection.query_typed(statement.sql, params).await
@@ -215,7 +257,7 @@ impl Database {
     /// Whether the server answers right now, whatever was the matter a moment ago.
     pub async fn is_there(&self) -> bool {
         match self.checkout(PROBE.name, Instant::now() + PROBE_PATIENCE).await {
-            Ok(connection) => self.run(connection, PROBE, &[], Instant::now() + PROBE_LIMIT).await.is_ok(),
+            Ok(connection) => self.run(connection, PROBE.into(), &[], Instant::now() + PROBE_LIMIT).await.is_ok(),
             Err(_) => false,
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     auth::Caller,
     body::{self, Node},
-    db::{Param, Repeat, Statement, column},
+    db::{Param, Prepared, Repeat, Statement, column},
     error::{Error, reason},
     learning,
 };
@@ -36,7 +36,7 @@ macro_rules! enrollment_json {
 ///
 /// `xmax = 0` tells an inserted row from an updated one. The update also runs for an active enrollment: it takes the
 /// row's lock and reads its present state, which a snapshot from before the lock would not show.
-const ENROL: Statement = Statement {
+const ENROL: Prepared = Prepared(Statement {
     name: "enrollments.enrol",
     sql: concat!(
         "with course as (
@@ -74,10 +74,10 @@ const ENROL: Statement = Statement {
         enrollment_json!(),
         " from course left join written on true"
     ),
-};
+});
 
 /// Cancels one enrollment, if there is one.
-const CANCEL: Statement = Statement {
+const CANCEL: Prepared = Prepared(Statement {
     name: "enrollments.cancel",
     sql: concat!(
         "with written as (
@@ -100,7 +100,7 @@ const CANCEL: Statement = Statement {
         left join enrollments on enrollments.course_id = courses.id and enrollments.user_id = $2
         where courses.id = $1"
     ),
-};
+});
 
 /// Enrols many learners; $2 users and $3 times are parallel. Rows are written in the order in which locks are taken.
 const LOAD: Statement = Statement {

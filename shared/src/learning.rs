@@ -11,7 +11,7 @@ use crate::{
     auth::Caller,
     cache::{self, Document, Generation, Slot, Source},
     courses,
-    db::{Param, Repeat, Statement, column},
+    db::{Param, Prepared, Repeat, Statement, column},
     error::{Error, reason},
     ids,
     page::{self, Cursor},
@@ -24,7 +24,7 @@ const MY_COURSES_LIST: &str = "me/courses";
 
 /// By `courses_pkey` and `enrollments_pkey`, whatever the learner has done; progress is read by functions alone, where
 /// something is not stored.
-const SUMMARY: Statement = Statement {
+const SUMMARY: Prepared = Prepared(Statement {
     name: "learning.summary",
     sql: concat!(
         "select ",
@@ -37,10 +37,10 @@ const SUMMARY: Statement = Statement {
         left join standings_v2 as enrollments on enrollments.user_id = $2 and enrollments.course_id = courses.id
         where courses.id = $1"
     ),
-};
+});
 
 /// By `lessons_pkey`, `sections_position_key`, `enrollments_pkey` and `progress_pkey`.
-const LESSON: Statement = Statement {
+const LESSON: Prepared = Prepared(Statement {
     name: "learning.lesson",
     sql: concat!(
         "select ",
@@ -70,10 +70,10 @@ const LESSON: Statement = Statement {
         ) as held
         where lessons.id = $1 and lessons.position is not null"
     ),
-};
+});
 
 /// One learner's range of `enrollments_pkey`, sorted: a learner has dozens of enrollments, not thousands.
-const MY_COURSES: Statement = Statement {
+const MY_COURSES: Prepared = Prepared(Statement {
     name: "learning.my_courses",
     sql: concat!(
         "select enrollments.course_id as id, enrollments.key,
@@ -100,7 +100,7 @@ const MY_COURSES: Statement = Statement {
         order by enrollments.key desc, enrollments.course_id desc
         limit $4"
     ),
-};
+});
 
 /// What is cached about one learner in one course depends on this, beside the course's own generation.
 pub fn generation(user: &str, course: Uuid) -> Generation {

@@ -6,7 +6,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Timestamp};
 use uuid::Uuid;
 
 use crate::{
@@ -96,6 +96,11 @@ impl Cursor {
     pub fn number(&self, index: usize) -> Result<i32, Error> {
         self.0.get(index).and_then(Value::as_i64).and_then(|number| number.try_into().ok()).ok_or_else(invalid)
     }
+}
+
+/// The time behind which a page of a list begins that the latest leads: on the first one, behind all.
+pub fn behind_or_all(cursor: Option<&Cursor>) -> Result<Timestamp<DateTime<Utc>>, Error> {
+    cursor.map_or(Ok(Timestamp::PosInfinity), |cursor| cursor.time(0).map(Timestamp::Value))
 }
 
 /// Puts a page together from rows with a column `item`, of which there is one more than `limit` if the list goes on.

@@ -14,7 +14,7 @@ use crate::{
     app::App,
     auth::Caller,
     body::{self, Node},
-    db::{Failure, Param, Repeat, Statement, column},
+    db::{Failure, Param, Prepared, Repeat, Statement, column},
     enrollments::CLOCK_SKEW,
     error::{Error, reason},
     ids, learning,
@@ -27,10 +27,10 @@ pub const MOST_VALUES: usize = 20 * MOST_EVENTS;
 /// Seconds that one event may claim: a day.
 const MOST_SECONDS: i32 = 86_400;
 
-const RECORD: Statement = Statement {
+const RECORD: Prepared = Prepared(Statement {
     name: "progress.record",
     sql: "select * from record_progress_v4($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-};
+});
 
 const RESET: Statement =
     Statement { name: "progress.reset", sql: "select access, enrolled from reset_progress_v1($1, $2, $3, $4)" };
@@ -255,7 +255,7 @@ pub async fn record(
     ];
     // The ledger makes a second run of the same batch harmless.
     let rows = app.db.query_within(budget, RECORD, &params, Repeat::Safe).await?;
-    let row = rows.first().ok_or_else(|| Failure::fault(RECORD.name, "no row"))?;
+    let row = rows.first().ok_or_else(|| Failure::fault(RECORD.0.name, "no row"))?;
     let learners: Vec<&str> = column(row, "counted_users")?;
     let courses: Vec<Uuid> = column(row, "counted_courses")?;
     let generations: Vec<_> =

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     auth::Caller,
     cache::{Document, Source},
-    db::{Param, Repeat, Statement, column},
+    db::{Param, Prepared, Question, Repeat, Statement, column},
     error::{Error, reason},
     http::Format,
     page::{self, Cursor},
@@ -70,7 +70,7 @@ macro_rules! key {
 /// Whether the enrollment at hand comes behind the keys $5 and $6.
 macro_rules! is_behind {
     () => {
-        concat!("($5 is null or (", key!(), ", enrollments.user_id) < ($5, $6))")
+        concat!("(", key!(), ", enrollments.user_id) < ($5, $6)")
     };
 }
 
@@ -110,25 +110,34 @@ macro_rules! roster {
     };
 }
 
+/// Learners of the course at hand.
+macro_rules! enrolled {
+    ($filter:literal) => {
+        concat!(
+            "select enrollments.user_id, ",
+            key!(),
+            " as key
+            from enrollments
+            where enrollments.course_id = courses.id",
+            $filter,
+            " and ",
+            is_behind!(),
+            " ",
+            order!(),
+            " limit $7"
+        )
+    };
+}
+
 /// By `courses_pkey`, `enrollments_activity_idx` or, for those who cancelled, `enrollments_cancelled_idx`; standings by
 /// `enrollments_pkey`, for those on the page alone.
 ///
 /// Among 200 000 learners, 20 take 0.3 ms and 100 of them 0.9 ms, the first as well as those behind 150 000 others. Only
 /// where nearly everybody has cancelled, `status=active` reads over all of them.
-const ROSTER: Statement = Statement {
-    name: "roster.page",
-    sql: roster!(concat!(
-        "select enrollments.user_id, ",
-        key!(),
-        " as key
-        from enrollments
-        where enrollments.course_id = courses.id and ($4 is null or enrollments.status = $4) and ",
-        is_behind!(),
-        " ",
-        order!(),
-        " limit $7"
-    )),
-};
+const ROSTER: Prepared = Prepared(Statement { name: "roster.page", sql: roster!(enrolled!("")) });
+/// Those of a status, $4, which decides on the index.
+const ROSTER_BY_STATUS: Statement =
+    Statement { name: "roster.by_status", sql: roster!(enrolled!(" and enrollments.status = $4")) };
 
 /// Those whose percentage lies from $8 to $9, by `enrollments_standing_idx`. In a course a percentage is a number of
 /// sections: the learners with each of them, who stand in the index in the order of the roster, are merged. However few
@@ -250,8 +259,8 @@ async fn rows(
     cursor: Option<Cursor>,
     limit: u32,
 ) -> Result<Vec<Row>, Error> {
-    let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
-    let user = cursor.as_ref().map(|cursor| cursor.text(1)).transpose()?;
+    let time = page::behind_or_all(cursor.as_ref())?;
+    let user = cursor.as_ref().map(|cursor| cursor.text(1)).transpose()?.unwrap_or_default();
     let rows = i64::from(limit) + 1;
     let mut params: Vec<Param<'_>> = vec![
         (&course, Type::UUID),
@@ -263,14 +272,15 @@ async fn rows(
         (&rows, Type::INT8),
     ];
     let range = BUCKETS.iter().find(|(name, ..)| bucket == Some(*name));
-    let statement = match range {
-        None => ROSTER,
-        Some((_, least, most)) => {
+    let question: Question = match (range, status) {
+        (None, None) => ROSTER.into(),
+        (None, Some(_)) => ROSTER_BY_STATUS.into(),
+        (Some((_, least, most)), _) => {
             params.extend([(least as _, Type::INT8), (most as _, Type::INT8)]);
-            ROSTER_BY_PROGRESS
+            ROSTER_BY_PROGRESS.into()
         }
     };
-    Ok(app.db.query_within(BUDGET, statement, &params, Repeat::Safe).await?)
+    Ok(app.db.query_within(BUDGET, question, &params, Repeat::Safe).await?)
 }
 
 /// The cursor behind a learner.

@@ -8,7 +8,7 @@ use crate::{
     app::App,
     auth::Caller,
     cache::{Document, Source},
-    db::{Param, Repeat, Statement, column},
+    db::{Param, Prepared, Repeat, Statement, column},
     error::{Error, reason},
     page,
     roster::BUCKETS,
@@ -46,12 +46,12 @@ macro_rules! figures {
 }
 
 /// By `courses_pkey`, `course_analytics_pkey` and `enrollments_pkey`.
-const FIGURES: Statement = Statement { name: "analytics.figures", sql: figures!("") };
+const FIGURES: Prepared = Prepared(Statement { name: "analytics.figures", sql: figures!("") });
 
 /// And for each section how many have completed it, in the order of the course as it is now, and for each of the ranges $4
 /// how many learners are in it. By `sections_position_key`, `lessons_pkey` and `section_completions_pkey`; for who manages
 /// the course alone.
-const FIGURES_BY_SECTION: Statement = Statement {
+const FIGURES_BY_SECTION: Prepared = Prepared(Statement {
     name: "analytics.figures_by_section",
     sql: figures!(
         ",
@@ -78,7 +78,7 @@ const FIGURES_BY_SECTION: Statement = Statement {
             where course_analytics.learners_by_progress is not null
         )"
     ),
-};
+});
 
 /// How much of the figures is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
