@@ -224,7 +224,7 @@ impl Facts {
                 Ok((event.clone(), Vec::new()))
             }
             Work::Record(count) => self.record(*count, turn),
-            Work::Create => create(turn),
+            Work::Create => create(turn, 50, 20),
             Work::Enroll => {
                 let (course, user) = (self.courses[turn % self.courses.len()], Uuid::now_v7());
                 let event = event("enroll-learner", |event| {
@@ -265,12 +265,13 @@ impl Facts {
     }
 }
 
-/// A course of 50 × 20 sections with 3 kB of text each, under a new key: what fits into one request.
-fn create(turn: usize) -> Fallible<(Bytes, Vec<Uuid>)> {
+/// A course of so many lessons of so many sections with 3 kB of text each, under a new key. 50 × 20 are what fits into one
+/// request.
+pub(crate) fn create(turn: usize, lessons: usize, sections: usize) -> Fallible<(Bytes, Vec<Uuid>)> {
     let key = Uuid::now_v7();
-    let lessons: Vec<Value> = (1..=50)
+    let lessons: Vec<Value> = (1..=lessons)
         .map(|lesson| {
-            let sections: Vec<Value> = (1..=20)
+            let sections: Vec<Value> = (1..=sections)
                 .map(|section| {
                     let content = prose(turn * 1_000 + lesson * 20 + section, 3_000);
                     json!({"title": format!("Section {section}"), "content": content, "type": "text", "order": section, "duration": 300})
@@ -317,7 +318,7 @@ fn accepting_gzip(event: &Bytes) -> Fallible<Bytes> {
 }
 
 /// An event as API Gateway sends it, made from a sample.
-fn event(sample: &str, change: impl FnOnce(&mut Value)) -> Fallible<Bytes> {
+pub(crate) fn event(sample: &str, change: impl FnOnce(&mut Value)) -> Fallible<Bytes> {
     let text = std::fs::read_to_string(format!("tests/events/{sample}.json"))?;
     let mut event: Value = serde_json::from_str(&text)?;
     // Compressing would be counted here and not in the floor.
@@ -334,18 +335,20 @@ fn catalogue(parameters: &[(&str, &str)]) -> Fallible<Bytes> {
 }
 
 /// These parameters, in the query.
-fn ask(event: &mut Value, parameters: &[(&str, &str)]) {
+pub(crate) fn ask(event: &mut Value, parameters: &[(&str, &str)]) {
     let raw: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={}", value.replace(' ', "%20"))).collect();
     event["rawQueryString"] = raw.join("&").into();
     event["queryStringParameters"] = parameters.iter().copied().collect();
 }
 
-fn at(event: &mut Value, path: &str) {
+/// At this path.
+pub(crate) fn at(event: &mut Value, path: &str) {
     event["rawPath"] = path.into();
     event["requestContext"]["http"]["path"] = path.into();
 }
 
-fn speak(event: &mut Value, user: &str) {
+/// From this person.
+pub(crate) fn speak(event: &mut Value, user: &str) {
     if let Some(claims) = event.pointer_mut("/requestContext/authorizer/jwt/claims") {
         claims["sub"] = user.into();
     }

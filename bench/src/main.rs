@@ -7,6 +7,7 @@
 mod callgrind;
 mod calls;
 mod instructions;
+mod journey;
 mod measure;
 mod pgbench;
 mod recorder;

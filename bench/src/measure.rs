@@ -15,6 +15,7 @@ use crate::{
     Fallible,
     calls::{AUTHOR, Call, Facts, VARIANTS, Work},
     failed,
+    journey::{self, Step},
     pgbench::{Pgbench, Script, new_ids, renewed},
     recorder::{Recorder, Sent},
     runtime::Function,
@@ -131,6 +132,8 @@ pub(crate) struct Report {
     pub(crate) scale: Scale,
     /// Call by call.
     pub(crate) calls: Vec<Measured>,
+    /// Calls that have no floor.
+    pub(crate) journey: Vec<(String, Step)>,
     /// Other ratios with their limits.
     pub(crate) others: Vec<(String, Rounds, f64)>,
     /// Milliseconds of work that follows a schedule.
@@ -157,7 +160,7 @@ pub(crate) struct Bench {
     /// The database.
     pub(crate) url: String,
     redis: String,
-    client: Client,
+    pub(crate) client: Client,
     pgbench: Pgbench,
     /// What is in it.
     pub(crate) facts: Facts,
@@ -194,6 +197,7 @@ impl Bench {
         let mut report = Report {
             scale: self.scale,
             calls: Vec::new(),
+            journey: Vec::new(),
             others: Vec::new(),
             scheduled: Vec::new(),
             memory: Vec::new(),
@@ -229,6 +233,7 @@ impl Bench {
             measured.resident = subject.function.resident()? as f64 / 1e6;
         }
         drop(subjects);
+        report.journey = journey::measure(self).await?;
         report.others.push(("course summary ÷ the guide's aggregate".to_owned(), guide, 1.0));
         if let (Some(first), Some(last)) = (
             report.calls.iter().find(|call| call.name == "GET /courses" && !call.cached),
@@ -253,7 +258,8 @@ impl Bench {
         Ok(report)
     }
 
-    async fn start(&self, program: &str, more: &[(&str, &str)]) -> Fallible<Function> {
+    /// Starts a program on its database.
+    pub(crate) async fn start(&self, program: &str, more: &[(&str, &str)]) -> Fallible<Function> {
         let environment: Vec<_> =
             [("DATABASE_URL", self.url.as_str())].into_iter().chain(more.iter().copied()).collect();
         Function::start(&[], &self.programs.join(program), &environment).await
@@ -292,6 +298,7 @@ impl Bench {
             "course_changes",
             "course_edits",
             "course_recounts",
+            "enrollments",
             "sections",
             "lessons",
         ] {
@@ -575,7 +582,7 @@ impl<'a> Subject<'a> {
 
 /// What one function took for the requests of a round.
 #[derive(Default)]
-struct Series {
+pub(crate) struct Series {
     took: Vec<Duration>,
     used: Duration,
 }
@@ -594,13 +601,22 @@ impl Series {
         Ok(())
     }
 
+    /// The same with a single one, whose answer somebody wants.
+    pub(crate) async fn one(&mut self, function: &mut Function, event: &Bytes) -> Fallible<Bytes> {
+        let before = function.cpu()?;
+        let answer = function.invoke(event).await?;
+        self.took.push(answer.took);
+        self.used += function.cpu()?.saturating_sub(before);
+        Ok(answer.payload)
+    }
+
     /// Milliseconds.
-    fn percentile(&self, part: f64) -> f64 {
+    pub(crate) fn percentile(&self, part: f64) -> f64 {
         milliseconds(percentile(&self.took, part))
     }
 
     /// Microseconds of processor time for one.
-    fn cpu(&self) -> f64 {
+    pub(crate) fn cpu(&self) -> f64 {
         self.used.as_secs_f64() * 1e6 / self.took.len() as f64
     }
 }

@@ -40,6 +40,11 @@ fn print_report(report: &Report) {
             call.resident,
         ));
     }
+    line("\n| without a floor | p50 | slowest | CPU, µs |\n|---|---|---|---|");
+    for (name, step) in &report.journey {
+        let [half, worst] = [&step.half, &step.worst].map(|rounds| with_spread(rounds, 2));
+        line(&format!("| `{name}` | {half} | {worst} | {:.0} |", step.cpu.median()));
+    }
     line("\n| ratio | | limit | |\n|---|---|---|---|");
     for (name, rounds, limit) in report.others.iter().filter(|(_, rounds, _)| !rounds.0.is_empty()) {
         line(&format!("| {name} | {} | {limit} | {} |", with_spread(rounds, 4), mark(rounds.median() <= *limit)));
