@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::Value;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     calls::{AUTHOR, Call, Facts, VARIANTS, Work},
     failed,
     journey::{self, Step},
-    pgbench::{Pgbench, Script, new_ids, renewed},
+    pgbench::{self, Pgbench, Script, new_ids, renewed},
     recorder::{Recorder, Sent},
     runtime::Function,
     sample::{Rounds, percentile},
@@ -116,6 +116,8 @@ pub(crate) struct Measured {
     pub(crate) empty: Rounds,
     /// The same statement under pgbench, or the same bytes out of Redis.
     pub(crate) floor: Rounds,
+    /// The same statement by our own driver, prepared by name.
+    pub(crate) prepared: Rounds,
     /// Of each round, (function − empty function) ÷ floor; cached: processor time ÷ that of the floor.
     pub(crate) ratio: Rounds,
     /// Processor time of one invocation, in microseconds.
@@ -233,7 +235,6 @@ impl Bench {
             measured.resident = subject.function.resident()? as f64 / 1e6;
         }
         drop(subjects);
-        report.journey = journey::measure(self).await?;
         report.others.push(("course summary ÷ the guide's aggregate".to_owned(), guide, 1.0));
         if let (Some(first), Some(last)) = (
             report.calls.iter().find(|call| call.name == "GET /courses" && !call.cached),
@@ -254,6 +255,7 @@ impl Bench {
         report.scheduled.push(("reconcile".to_owned(), self.reconcile().await?));
         report.memory = self.long_lives(&calls).await?;
         report.starts = self.starts(&calls).await?;
+        report.journey = journey::measure(self).await?;
         self.clean_up().await?;
         Ok(report)
     }
@@ -283,6 +285,9 @@ impl Bench {
         for row in tables.await? {
             self.client.batch_execute(&format!("drop table bench.{}", row.try_get::<_, &str>(0)?)).await?;
         }
+        let ours = format!("(select id from courses where owner_id = '{AUTHOR}')");
+        // Before those are gone who made it.
+        self.client.batch_execute(&format!("delete from progress where course_id in {ours}")).await?;
         // A large course takes minutes; where nobody has written, nothing is to be done.
         let written = "select exists (select from progress_events where recorded_at > kept_at.moment)
                 or exists (select from enrollments where enrolled_at > kept_at.moment)
@@ -290,7 +295,6 @@ impl Bench {
         if self.client.query_one(written, &[]).await?.try_get(0)? {
             self.client.batch_execute(RESTORE).await?;
         }
-        let ours = format!("(select id from courses where owner_id = '{AUTHOR}')");
         for table in [
             "course_creation_answers",
             "course_creations",
@@ -299,6 +303,8 @@ impl Bench {
             "course_edits",
             "course_recounts",
             "enrollments",
+            "section_completions",
+            "section_completion_changes",
             "sections",
             "lessons",
         ] {
@@ -454,6 +460,7 @@ struct Subject<'a> {
     /// Ids and keys in what was recorded that a repetition must not use again; nothing for reads.
     used: Vec<Uuid>,
     floor: Option<Script>,
+    prepared: Option<Statement>,
     cached_floor: Option<(Function, String, redis::Client)>,
     turn: usize,
 }
@@ -466,6 +473,7 @@ impl<'a> Subject<'a> {
             recorded: Vec::new(),
             used: Vec::new(),
             floor: None,
+            prepared: None,
             cached_floor: None,
             turn: 0,
         };
@@ -491,6 +499,7 @@ impl<'a> Subject<'a> {
         if matches!(call.work, Work::Read(_)) {
             let all: Vec<Sent> = subject.recorded.iter().cycle().take(call.times).cloned().collect();
             subject.floor = Some(Script::replay(&bench.client, &all).await?);
+            subject.prepared = Some(pgbench::prepare(&bench.client, &subject.recorded).await?);
         }
         Ok(subject)
     }
@@ -551,8 +560,22 @@ impl<'a> Subject<'a> {
         };
         let floor = milliseconds(percentile(&bench.pgbench.run(script).await?, 0.5));
         measured.floor.0.push(floor);
+        if let Some(prepared) = &self.prepared {
+            measured.prepared.0.push(milliseconds(percentile(&self.ask(bench, prepared).await?, 0.5)));
+        }
         measured.ratio.0.push((handler - empty) / floor);
         Ok(())
+    }
+
+    /// What was recorded, by its name.
+    async fn ask(&self, bench: &Bench, prepared: &Statement) -> Fallible<Vec<Duration>> {
+        let mut took = Vec::new();
+        for sent in self.recorded.iter().cycle().take(self.call.times) {
+            let began = Instant::now();
+            pgbench::run(&bench.client, prepared, sent).await?;
+            took.push(began.elapsed());
+        }
+        Ok(took)
     }
 
     /// The recorded writes, about new things.

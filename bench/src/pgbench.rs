@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, path::PathBuf, process::Stdio, 
 
 use tokio::process::Command;
 use tokio_postgres::{
-    Client,
+    Client, Statement,
     types::{IsNull, ToSql, Type, private::BytesMut, to_sql_checked},
 };
 use uuid::Uuid;
@@ -57,6 +57,25 @@ impl Pgbench {
     }
 }
 
+/// Prepares what was recorded by name.
+pub(crate) async fn prepare(client: &Client, sent: &[Sent]) -> Fallible<Statement> {
+    let first = sent.first().ok_or_else(|| failed("nothing was recorded"))?;
+    Ok(client.prepare_typed(&first.sql, &types(first)?).await?)
+}
+
+/// Runs one of those.
+pub(crate) async fn run(client: &Client, prepared: &Statement, sent: &Sent) -> Fallible<()> {
+    let values: Vec<Raw<'_>> = sent.values.iter().map(|value| Raw(value.as_deref())).collect();
+    let values: Vec<_> = values.iter().map(|value| value as &(dyn ToSql + Sync)).collect();
+    client.query(prepared, &values).await?;
+    Ok(())
+}
+
+fn types(sent: &Sent) -> Fallible<Vec<Type>> {
+    let types = sent.types.iter().map(|oid| Type::from_oid(*oid)).collect::<Option<_>>();
+    types.ok_or_else(|| failed("a parameter has a type that PostgreSQL does not bring along"))
+}
+
 /// Statements for pgbench.
 pub(crate) struct Script {
     text: String,
@@ -75,12 +94,7 @@ impl Script {
     /// each statement.
     pub(crate) async fn replay(client: &Client, sent: &[Sent]) -> Fallible<Self> {
         let first = sent.first().ok_or_else(|| failed("nothing was recorded"))?;
-        let types: Vec<Type> = first
-            .types
-            .iter()
-            .map(|oid| Type::from_oid(*oid))
-            .collect::<Option<_>>()
-            .ok_or_else(|| failed("a parameter has a type that PostgreSQL does not bring along"))?;
+        let types = types(first)?;
         let names: Vec<&str> = types.iter().map(name).collect();
         let table = format!("bench.replay_{}", Uuid::now_v7().simple());
         let columns: Vec<String> = names.iter().enumerate().map(|(i, name)| format!("p{} {name}", i + 1)).collect();

@@ -19,8 +19,8 @@ fn print_report(report: &Report) {
     let scale = report.scale;
     line(&format!("## {} courses, {} enrollments\n", scale.courses, scale.enrollments));
     line("Milliseconds; the median of the rounds, in brackets the lowest and the highest round.\n");
-    line("| call | p50 | p99 | empty function | floor | ratio | limit | | CPU, µs | MB |");
-    line("|---|---|---|---|---|---|---|---|---|---|");
+    line("| call | p50 | p99 | empty function | floor | prepared | ratio | limit | | CPU, µs | MB |");
+    line("|---|---|---|---|---|---|---|---|---|---|---|");
     for call in &report.calls {
         let limit = limit(call);
         let (name, what) = (&call.title, if call.cached { "CPU" } else { "time" });
@@ -29,8 +29,9 @@ fn print_report(report: &Report) {
         } else {
             format!("{:.0}", call.cpu.median())
         };
+        let prepared = call.prepared.0.first().map_or("–".to_owned(), |_| format!("{:.3}", call.prepared.median()));
         line(&format!(
-            "| `{name}` | {:.3} | {:.3} | {:.3} | {:.3} | {} {what} | {limit:.2} | {} | {cpu} | {:.1} |",
+            "| `{name}` | {:.3} | {:.3} | {:.3} | {:.3} | {prepared} | {} {what} | {limit:.2} | {} | {cpu} | {:.1} |",
             call.handler.median(),
             call.worst.median(),
             call.empty.median(),

@@ -40,38 +40,44 @@ macro_rules! listed_json {
 #[cfg(feature = "parking")]
 pub(crate) use listed_json;
 
-/// A page of courses in one order; $4 is the number of rows.
-macro_rules! page_of {
-    ($from:expr, $key:literal, $order:literal) => {
+/// A page of the published courses behind the keys $2 and $3. As many as the largest page has, and the one more that tells
+/// whether the list goes on, are a limit that whoever plans for any page can see: by it, the order of the index is best.
+macro_rules! published {
+    ($filter:literal, $key:literal, $behind:literal, $direction:literal) => {
         concat!(
             "select ",
             listed_json!(""),
-            "::text as item, courses.id, ",
+            "::text as item, courses.id, courses.key
+            from (
+                select courses.*, ",
             $key,
-            " as key from ",
-            $from,
-            " order by ",
-            $order,
+            " as key
+                from courses
+                where courses.status = 'published'",
+            $filter,
+            " and (",
+            $key,
+            ", courses.id) ",
+            $behind,
+            " ($2, $3)
+                order by ",
+            $key,
+            $direction,
+            ", courses.id",
+            $direction,
+            "
+                limit 101
+            ) as courses
+            order by courses.key",
+            $direction,
+            ", courses.id",
+            $direction,
             " limit $4"
         )
     };
 }
 
-/// The published courses behind the keys $2 and $3: as many as the largest page has and one more, which tells whoever
-/// plans for any page that it is short.
-macro_rules! published {
-    ($filter:literal, $behind:literal, $order:literal) => {
-        concat!(
-            "(select courses.* from courses where courses.status = 'published'",
-            $filter,
-            " and ",
-            $behind,
-            " order by ",
-            $order,
-            " limit 101) as courses"
-        )
-    };
-}
+const _: () = assert!(page::MOST + 1 == 101, "`published` reads as many as the largest page needs");
 
 /// The best thousand of the courses that match $5: a word in the title weighs more than one in the description. By
 /// `courses_words_idx`.
@@ -88,23 +94,13 @@ macro_rules! matching {
     };
 }
 
-/// A page of those that match.
-macro_rules! page_of_matching {
-    ($name:literal, $key:literal, $behind:literal, $order:literal) => {
-        Statement {
-            name: concat!("catalogue.search_", $name),
-            sql: page_of!(concat!(matching!(), " where ", $behind), $key, $order),
-        }
-    };
-}
-
 /// A list in one order.
 struct Listing {
     /// All published courses.
     all: Prepared,
-    /// Those of a difficulty, $1.
-    of_difficulty: Prepared,
-    /// Those that match a search. By which index they are found depends on the words.
+    /// Those of a difficulty, $1. How many there are of it decides on the index.
+    of_difficulty: Statement,
+    /// Those that match a search. So do its words.
     matching: Statement,
 }
 
@@ -119,52 +115,59 @@ impl Listing {
 }
 
 macro_rules! listing {
-    ($name:literal, $key:literal, $behind:literal, $order:literal) => {
+    ($name:literal, $key:literal, $behind:literal, $direction:literal) => {
         Listing {
             all: Prepared(Statement {
                 name: concat!("catalogue.", $name),
-                sql: page_of!(published!("", $behind, $order), $key, $order),
+                sql: published!("", $key, $behind, $direction),
             }),
-            of_difficulty: Prepared(Statement {
+            of_difficulty: Statement {
                 name: concat!("catalogue.difficulty_", $name),
-                sql: page_of!(published!(" and courses.difficulty = $1", $behind, $order), $key, $order),
-            }),
-            matching: page_of_matching!($name, $key, $behind, $order),
+                sql: published!(" and courses.difficulty = $1", $key, $behind, $direction),
+            },
+            matching: matching_in_order!($name, $key, $behind, $direction),
+        }
+    };
+}
+
+/// A page of those that match.
+macro_rules! matching_in_order {
+    ($name:literal, $key:literal, $behind:literal, $direction:literal) => {
+        Statement {
+            name: concat!("catalogue.search_", $name),
+            sql: concat!(
+                "select ",
+                listed_json!(""),
+                "::text as item, courses.id, ",
+                $key,
+                " as key from ",
+                matching!(),
+                " where (",
+                $key,
+                ", courses.id) ",
+                $behind,
+                " ($2, $3) order by ",
+                $key,
+                $direction,
+                ", courses.id",
+                $direction,
+                " limit $4"
+            ),
         }
     };
 }
 
 /// By `courses_newest_idx`, or `courses_difficulty_newest_idx`.
-const NEWEST: Listing = listing!(
-    "newest",
-    "courses.published_at",
-    "(courses.published_at, courses.id) < ($2, $3)",
-    "courses.published_at desc, courses.id desc"
-);
+const NEWEST: Listing = listing!("newest", "courses.published_at", "<", " desc");
 
 /// By `courses_title_idx`.
-const BY_TITLE: Listing = listing!(
-    "title",
-    "lower(courses.title)",
-    r#"(lower(courses.title) collate "C", courses.id) > ($2, $3)"#,
-    r#"lower(courses.title) collate "C", courses.id"#
-);
+const BY_TITLE: Listing = listing!("title", r#"lower(courses.title) collate "C""#, ">", "");
 
 /// By `courses_popular_idx`.
-const POPULAR: Listing = listing!(
-    "popular",
-    "courses.enrollment_count",
-    "(courses.enrollment_count, courses.id) < ($2, $3)",
-    "courses.enrollment_count desc, courses.id desc"
-);
+const POPULAR: Listing = listing!("popular", "courses.enrollment_count", "<", " desc");
 
 /// Of a search only.
-const BY_RELEVANCE: Statement = page_of_matching!(
-    "relevance",
-    "courses.rank",
-    "(courses.rank, courses.id) < ($2, $3)",
-    "courses.rank desc, courses.id desc"
-);
+const BY_RELEVANCE: Statement = matching_in_order!("relevance", "courses.rank", "<", " desc");
 
 /// By `courses_owner_idx`.
 const LIST_AUTHORED: Prepared = Prepared(Statement {
@@ -291,10 +294,10 @@ async fn load_published(
     if search.is_some() {
         params.push((&search, Type::TEXT));
     }
-    // The first page is behind what comes before everything.
+    // The first page is behind what no course comes before: no title is empty, no number so large.
     match sort {
         Sort::Newest => {
-            let time = page::behind_or_all(cursor)?;
+            let time = page::before(cursor)?;
             params[1] = (&time, Type::TIMESTAMPTZ);
             let rows = app.db.query(NEWEST.question(difficulty, search), &params, Repeat::Safe).await?;
             page::assemble("courses", &rows, limit, |row| page::behind_time(list, row))
@@ -326,7 +329,7 @@ pub async fn authored(app: &App, caller: &Caller, query: Query<'_>) -> Result<(D
     let status = page::one_of("status", query.status, &STATUSES)?;
     let list = format!("authored/{}", status.unwrap_or("*"));
     let cursor = Cursor::decode(&list, query.cursor)?;
-    let time = page::behind_or_all(cursor.as_ref())?;
+    let time = page::before(cursor.as_ref())?;
     let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?.unwrap_or_default();
     let rows = i64::from(limit) + 1;
     let params: [Param<'_>; 5] = [

@@ -2,8 +2,8 @@
 //!
 //! * Every await is bounded. A frozen environment wakes up with connections that look alive and are not, and a silent
 //!   server hangs for ever; no setting of the socket helps against either.
-//! * Statements go out with their parameter types: one round trip, cold or warm. Those of many requests are prepared by
-//!   name where nothing stands between us and the server; elsewhere nothing happens that would pin a connection of RDS Proxy. Time limits of
+//! * Statements go out with their parameter types: one round trip, cold or warm. What many requests ask is prepared by
+//!   name where nothing stands between us and the server; elsewhere nothing pins a connection of RDS Proxy. Time limits of
 //!   the server belong on the database role, not in `set`.
 //! * A read, and a write that is safe to repeat, is tried once more on a fresh connection when the first was lost.
 //! * A server that said nothing is taken as away for a while: who comes then is told at once.
@@ -64,8 +64,8 @@ pub struct Statement {
     pub sql: &'static str,
 }
 
-/// A statement that a connection plans once, where that can be: so for parameters that are not known yet. Whether one of
-/// them is null must not decide by which index it is served.
+/// A statement that a connection plans once, where that can be: for any parameters. None of them may decide by which index
+/// it is served best.
 #[derive(Debug, Clone, Copy)]
 pub struct Prepared(pub Statement);
 

@@ -96,7 +96,7 @@ const MY_COURSES: Prepared = Prepared(Statement {
         ) as enrollments
         join courses on courses.id = enrollments.course_id
         where course_access_v1(courses.status, $5 or courses.owner_id = $1, enrollments.status) <> 'none'
-            and ($2 is null or (enrollments.key, enrollments.course_id) < ($2, $3))
+            and (enrollments.key, enrollments.course_id) < ($2, $3)
         order by enrollments.key desc, enrollments.course_id desc
         limit $4"
     ),
@@ -162,8 +162,8 @@ pub async fn my_courses(
 ) -> Result<(Document, Source), Error> {
     let limit = page::limit(limit)?;
     let cursor = Cursor::decode(MY_COURSES_LIST, cursor)?;
-    let time = cursor.as_ref().map(|cursor| cursor.time(0)).transpose()?;
-    let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?;
+    let time = page::before(cursor.as_ref())?;
+    let id = cursor.as_ref().map(|cursor| cursor.id(1)).transpose()?.unwrap_or_default();
     let rows = i64::from(limit) + 1;
     let params: [Param<'_>; 5] = [
         (&caller.user, Type::TEXT),

@@ -19,7 +19,7 @@ use crate::{
 /// Items on a page unless the client says otherwise.
 const DEFAULT_LIMIT: u32 = 20;
 /// Items on a page at the most.
-const MOST: u32 = 100;
+pub(crate) const MOST: u32 = 100;
 /// Changes whenever the keys of any list change their meaning.
 const VERSION: u64 = 1;
 
@@ -98,8 +98,8 @@ impl Cursor {
     }
 }
 
-/// The time behind which a page of a list begins that the latest leads: on the first one, behind all.
-pub fn behind_or_all(cursor: Option<&Cursor>) -> Result<Timestamp<DateTime<Utc>>, Error> {
+/// The time before which the items of a page lie, latest first: on the first page, the end of time.
+pub fn before(cursor: Option<&Cursor>) -> Result<Timestamp<DateTime<Utc>>, Error> {
     cursor.map_or(Ok(Timestamp::PosInfinity), |cursor| cursor.time(0).map(Timestamp::Value))
 }
 

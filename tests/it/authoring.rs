@@ -881,3 +881,22 @@ async fn whatever_is_typed_or_titled_can_be_searched_for() {
         lectern.anyone().get(&format!("/courses?q={refused}")).await.problem(400, "invalid_parameter");
     }
 }
+
+#[tokio::test]
+async fn the_largest_page_tells_that_the_list_goes_on() {
+    let lectern = Lectern::start_with(|config| config.redis = None).await;
+    for _ in 0..102 {
+        lectern.course("teacher", &[1]).await;
+    }
+    for sort in ["newest", "title", "popular"] {
+        let path = format!("/courses?sort={sort}&limit=100");
+        // Also by the plan that serves any page, which a connection makes after a few requests.
+        for _ in 0..8 {
+            let first = lectern.anyone().get(&path).await.expect(StatusCode::OK);
+            assert_eq!(first["courses"].as_array().unwrap().len(), 100, "{sort}");
+            let behind = format!("{path}&cursor={}", first["nextCursor"].as_str().unwrap());
+            let rest = lectern.anyone().get(&behind).await.expect(StatusCode::OK);
+            assert_eq!((rest["courses"].as_array().unwrap().len(), &rest["nextCursor"]), (2, &Value::Null), "{sort}");
+        }
+    }
+}

@@ -1,8 +1,10 @@
 //! Statements that a connection knows by name.
 
+use std::time::Duration;
+
 use reqwest::StatusCode;
 use shared::db::{Database, FailureKind, Prepared, Repeat, Statement};
-use tokio_postgres::Row;
+use tokio_postgres::{Row, types::Type};
 
 use crate::support::Lectern;
 
@@ -92,5 +94,38 @@ async fn a_statement_that_fails_does_so_each_time_and_spoils_nothing() {
         let failure = db.query(DIVIDE, &[], Repeat::Safe).await.unwrap_err();
         assert_eq!(failure.kind, FailureKind::Fault);
         assert_eq!(ask(db, "select pg_backend_pid()").await[0].try_get::<_, i32>(0).unwrap(), session);
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_is_told_again_is_done_once() {
+    const WRITE: Prepared = Prepared(Statement {
+        name: "test.write",
+        sql: "insert into written (at) values (clock_timestamp()) returning number, at::text",
+    });
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    lectern.sql("create table written (number integer generated always as identity, at timestamptz not null)").await;
+    let before_the_last: [&[&str]; 4] =
+        [&[], &[], &["deallocate all"], &["alter table written alter number type bigint"]];
+    for (written, first) in before_the_last.into_iter().enumerate() {
+        for change in first {
+            ask(db, change).await;
+        }
+        db.query(WRITE, &[], Repeat::Safe).await.expect("it writes");
+        let rows = ask(db, "select count(*) from written").await[0].try_get::<_, i64>(0).unwrap();
+        assert_eq!(rows, written as i64 + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_first_run_that_takes_too_long_leaves_nothing_half_prepared() {
+    const SLOW: Prepared = Prepared(Statement { name: "test.slow", sql: "select pg_sleep($1)" });
+    let lectern = lectern(true).await;
+    let db = &lectern.app().db;
+    for (seconds, answers) in [(5.0, false), (0.0, true), (0.0, true)] {
+        let params = [(&seconds as _, Type::FLOAT8)];
+        let result = db.query_within(Duration::from_millis(500), SLOW, &params, Repeat::Unsafe).await;
+        assert_eq!(result.is_ok(), answers, "{seconds}");
     }
 }

@@ -47,7 +47,8 @@ pub struct Credentials {
 impl Postgres {
     /// One that a URL says all about.
     pub fn at(url: &str) -> Self {
-        // Nobody puts a pooler in front of a server for the development on one machine.
+        // Where a server is developed with, and no environment of Lambda is. A pooler that is there knows names by itself
+        // (PgBouncer does so since 1.24), or somebody has to say that it does not.
         let prepares = connect::parse(url).is_ok_and(|target| connect::is_local(&target));
         Self { url: url.to_owned(), ca_bundle: Vec::new(), iam: None, prepares }
     }

@@ -1,5 +1,5 @@
-//! Statements that a connection knows by name: the server parses and plans them once, not for each request. That is most
-//! of what it does for a read of a few rows.
+//! Statements that a connection knows by name: the server parses them once, and plans them for the first five requests
+//! and then once, not for each. That is most of what it does for a read of a few rows.
 //!
 //! A name is known to one session of the server. Whatever gives a session to several clients in turn, as RDS Proxy and
 //! `PgBouncer` do, would have to know it too, or run what somebody else has prepared under the same one: hence only where
@@ -37,8 +37,9 @@ pub(super) async fn query(
     }
 }
 
-/// Whether it was not run because of what was prepared: a migration has changed a column's type meanwhile, or somebody
-/// has made the session forget everything.
+/// Whether it may have failed because of what was prepared: a migration has changed a column's type meanwhile, or somebody
+/// has made the session forget everything. Any error has taken back what the statement did, so nothing is done twice; and
+/// what is not supported for another reason only fails once more.
 fn is_outdated(error: &Error) -> bool {
     [Some(&SqlState::FEATURE_NOT_SUPPORTED), Some(&SqlState::INVALID_SQL_STATEMENT_NAME)].contains(&error.code())
 }
