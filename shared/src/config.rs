@@ -314,19 +314,15 @@ impl Environment<'_> {
         if prefix.contains(['{', '}']) {
             self.problem("REDIS_PREFIX", "must be without braces");
         }
-        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER", false), prefix, ca_bundle, ..defaults })
+        Some(Redis { is_cluster: self.flag("REDIS_CLUSTER").unwrap_or(false), prefix, ca_bundle, ..defaults })
     }
 
-    fn flag(&mut self, name: &str, default: bool) -> bool {
-        match self.text(name).as_deref() {
-            None => default,
-            Some("false") => false,
-            Some("true") => true,
-            Some(_) => {
-                self.problem(name, "must be `true` or `false`");
-                default
-            }
+    fn flag(&mut self, name: &str) -> Option<bool> {
+        let flag = self.text(name)?.parse().ok();
+        if flag.is_none() {
+            self.problem(name, "must be `true` or `false`");
         }
+        flag
     }
 }
 

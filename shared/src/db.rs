@@ -116,7 +116,9 @@ impl Database {
         // `Fast` asks no question on checkout; `check_idle` does, when there is a reason. `Clean` would pin RDS Proxy.
         let method = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         // The connector has a target of its own.
-        let manager = Manager::from_connect(tokio_postgres::Config::new(), Connector::new(&config.postgres)?, method);
+        let connector = Connector::new(&config.postgres)?;
+        let prepares = connector.prepares;
+        let manager = Manager::from_connect(tokio_postgres::Config::new(), connector, method);
         let pool = Pool::builder(manager)
             .max_size(config.database_connections)
             .runtime(Runtime::Tokio1)
@@ -134,7 +136,7 @@ impl Database {
             pool,
             budget: config.database_budget,
             slow: config.slow_statement,
-            prepares: config.postgres.prepares,
+            prepares,
             breaker: Breaker::default(),
         })
     }

@@ -109,7 +109,7 @@ async fn by_iam_each_connection_brings_a_token_for_its_server_and_its_role() {
         url: format!("postgres://{user}@127.0.0.1:{}/lectern?sslmode=verify-full", proxy.port),
         ca_bundle: vec![authority.der()],
         iam: Some(Iam { region: region.to_owned(), credentials: credentials() }),
-        prepares: false,
+        prepares: Some(false),
     };
     let lectern = over(by_iam("proxied", REGION)).await;
     lectern.course("teacher", &[1]).await;

@@ -18,7 +18,7 @@ const KNOWN: Statement = Statement {
 async fn lectern(prepares: bool) -> Lectern {
     Lectern::start_with(|config| {
         config.database_connections = 1;
-        config.postgres.prepares = prepares;
+        config.postgres.prepares = Some(prepares);
     })
     .await
 }

@@ -20,8 +20,8 @@ pub struct Postgres {
     pub ca_bundle: Vec<CertificateDer<'static>>,
     /// What passwords are made of where there is none.
     pub iam: Option<Iam>,
-    /// Whether statements are prepared by name.
-    pub prepares: bool,
+    /// Whether statements are prepared by name; if nobody says so, where the server is on this machine.
+    pub prepares: Option<bool>,
 }
 
 /// Who a function is for AWS, and where: RDS takes its word for a password.
@@ -47,10 +47,7 @@ pub struct Credentials {
 impl Postgres {
     /// One that a URL says all about.
     pub fn at(url: &str) -> Self {
-        // Where a server is developed with, and no environment of Lambda is. A pooler that is there knows names by itself
-        // (PgBouncer does so since 1.24), or somebody has to say that it does not.
-        let prepares = connect::parse(url).is_ok_and(|target| connect::is_local(&target));
-        Self { url: url.to_owned(), ca_bundle: Vec::new(), iam: None, prepares }
+        Self { url: url.to_owned(), ca_bundle: Vec::new(), iam: None, prepares: None }
     }
 
     pub(super) fn read(env: &mut Environment<'_>) -> Self {
@@ -71,8 +68,7 @@ impl Postgres {
                 (String::new(), None)
             }
         };
-        let prepares = env.flag("DB_PREPARE", Self::at(&url).prepares);
-        Self { url, ca_bundle, iam, prepares }
+        Self { url, ca_bundle, iam, prepares: env.flag("DB_PREPARE") }
     }
 }
 
@@ -157,7 +153,10 @@ impl fmt::Debug for Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, ConfigError};
+    use crate::{
+        config::{Config, ConfigError},
+        db::connect::Connector,
+    };
 
     const PARTS: [(&str, &str); 3] = [("DB_HOST", "db.example"), ("DB_NAME", "lectern"), ("DB_USER", "lectern_read")];
     const ROLE: [(&str, &str); 5] = [
@@ -192,7 +191,8 @@ mod tests {
     #[test]
     fn statements_are_prepared_on_this_machine_and_elsewhere_where_somebody_says_so() {
         let prepares = |url: &str, said: &str| {
-            postgres(&[&[("DATABASE_URL", url), ("DB_PREPARE", said)]]).map(|postgres| postgres.prepares).ok()
+            let postgres = postgres(&[&[("DATABASE_URL", url), ("DB_PREPARE", said)]]).ok()?;
+            Some(Connector::new(&postgres).unwrap().prepares)
         };
         let (here, there) = ("postgres://a@127.0.0.1/b", "postgres://a@pooler.example/b");
         assert_eq!([prepares(here, ""), prepares(here, "false")], [Some(true), Some(false)]);

@@ -46,6 +46,8 @@ pub struct Connector {
     /// `None` is plain text.
     tls: Option<TlsConnector>,
     iam: Option<Iam>,
+    /// Whether statements may be prepared by name on them.
+    pub prepares: bool,
 }
 
 impl Connector {
@@ -64,7 +66,10 @@ impl Connector {
             // Kept for all connections: the next one resumes the session of the one before.
             TlsConnector::from(Arc::new(config))
         });
-        Ok(Self { target, tls, iam: settings.iam.clone() })
+        // On this machine a server is developed with, and no environment of Lambda is. A pooler that is there knows names by
+        // itself (PgBouncer does so since 1.24), or somebody has to say that it does not.
+        let prepares = settings.prepares.unwrap_or_else(|| is_local(&target));
+        Ok(Self { target, tls, iam: settings.iam.clone(), prepares })
     }
 
     /// Opens a connection. What drives it ends when the client is dropped.
