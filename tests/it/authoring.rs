@@ -831,6 +831,29 @@ async fn what_is_found_is_paged_in_every_order_and_each_cursor_belongs_to_its_se
 }
 
 #[tokio::test]
+async fn a_letter_behind_other_words_is_the_beginning_of_one_more() {
+    let lectern = Lectern::start().await;
+    for title in ["Rust basics", "Rust crafts", "Basics of baking", "Rust, but \\ 'b'"] {
+        publish(&lectern, title, "").await;
+    }
+    for (typed, expected) in [
+        ("rust b", &["Rust basics", "Rust, but \\ 'b'"][..]),
+        ("rust c", &["Rust crafts"]),
+        ("rust 'c", &["Rust crafts"]),
+        ("rust x", &[]),
+        ("baking r", &[]),
+        ("b", &["Basics of baking", "Rust basics", "Rust, but \\ 'b'"]),
+        ("b c", &[]),
+        ("of baking b", &["Basics of baking"]),
+    ] {
+        let path = format!("/courses?sort=title&q={}", typed.replace(' ', "%20").replace('\'', "%27"));
+        let page = lectern.anyone().get(&path).await.expect(StatusCode::OK);
+        let titles: Vec<_> = page["courses"].as_array().unwrap().iter().map(|course| &course["title"]).collect();
+        assert_eq!(titles, expected, "{typed}");
+    }
+}
+
+#[tokio::test]
 async fn the_best_thousand_matches_are_found_and_no_more() {
     let lectern = Lectern::start().await;
     let many = "insert into courses (
