@@ -36,24 +36,22 @@ pub(crate) struct Step {
     pub(crate) cpu: Rounds,
 }
 
-/// All steps, in their order.
-pub(crate) async fn measure(bench: &Bench) -> Fallible<Vec<(String, Step)>> {
+/// All steps, in their order, which is the same in each round.
+pub(crate) async fn measure(bench: &Bench) -> Fallible<Vec<(&'static str, Step)>> {
     let refresh = bench.start("refresh-analytics", &[]).await?;
-    let mut journey = Journey { bench, refresh, functions: HashMap::new(), order: Vec::new(), round: HashMap::new() };
-    let mut steps: Vec<(String, Step)> = Vec::new();
+    let mut journey = Journey { bench, refresh, functions: HashMap::new(), round: Vec::new() };
+    let mut steps: Vec<(&'static str, Step)> = Vec::new();
     for round in 0..=ROUNDS {
         for course in 0..COURSES {
             journey.course(round * COURSES + course).await?;
         }
-        let mut took = std::mem::take(&mut journey.round);
+        let took = std::mem::take(&mut journey.round);
         // The first round opens the connections.
-        for name in journey.order.iter().filter(|_| round > 0) {
-            let Some(series) = took.remove(name) else { continue };
-            let index = steps.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-                steps.push((name.clone(), Step::default()));
-                steps.len() - 1
-            });
-            let step = &mut steps[index].1;
+        if round == 0 {
+            steps = took.into_iter().map(|(name, _)| (name, Step::default())).collect();
+            continue;
+        }
+        for ((_, step), (_, series)) in steps.iter_mut().zip(took) {
             step.half.0.push(series.percentile(0.5));
             step.worst.0.push(series.percentile(1.0));
             step.cpu.0.push(series.cpu());
@@ -66,21 +64,21 @@ struct Journey<'a> {
     bench: &'a Bench,
     refresh: Function,
     functions: HashMap<&'static str, Function>,
-    order: Vec<String>,
-    round: HashMap<String, Series>,
+    /// What each step has taken in this round.
+    round: Vec<(&'static str, Series)>,
 }
 
 impl Journey<'_> {
     async fn course(&mut self, turn: usize) -> Fallible<()> {
         let (made, _) = create(turn, SHAPE.0, SHAPE.1)?;
-        let answer = self.call("POST /courses, 10 × 10 sections", "generate-course", serde_json::from_slice(&made)?);
-        let course = text(&body(&answer.await?)?, "id")?;
+        let answer = self.call("POST /courses, 10 × 10 sections", "generate-course", made).await?;
+        let course = text(&body(&answer)?, "id")?;
         let at_course = |event: &mut Value, rest: &str| {
             at(event, &format!("/courses/{course}{rest}"));
             event["pathParameters"] = json!({"courseId": course});
         };
         let edit = |sample: &str, rest: &str, version: &str, body: Option<Value>| {
-            changed(sample, |event| {
+            event(sample, |event| {
                 at_course(event, rest);
                 event["headers"]["if-match"] = version.into();
                 event["headers"]["idempotency-key"] = Uuid::now_v7().to_string().into();
@@ -101,13 +99,13 @@ impl Journey<'_> {
 
         let class: Vec<_> = (0..CLASS).map(|index| json!({"userId": format!("bench-{course}-{index}")})).collect();
         let learner = format!("bench-{course}-0");
-        let class = changed("enroll-learner-class", |event| {
+        let class = event("enroll-learner-class", |event| {
             at_course(event, "/enrollments");
             event["body"] = json!({"enrollments": class}).to_string().into();
         })?;
         self.call("POST /courses/{courseId}/enrollments, 100 learners", "enroll-learner", class).await?;
         let section = tree[0]["sections"][0]["id"].clone();
-        let recorded = changed("record-progress", |event| {
+        let recorded = event("record-progress", |event| {
             let done = json!({"eventId": Uuid::now_v7(), "sectionId": section, "timeSpent": 60, "completed": true});
             event["body"] = json!({ "events": [done] }).to_string().into();
             speak(event, &learner);
@@ -115,7 +113,7 @@ impl Journey<'_> {
         self.call("POST /progress, a course's first event", "record-progress", recorded).await?;
         // Which computes what is asked for next.
         self.refresh.invoke(&Bytes::from_static(b"{}")).await?;
-        let figures = changed("get-analytics", |event| {
+        let figures = event("get-analytics", |event| {
             at_course(event, "/analytics");
             ask(event, &[("detail", "sections")]);
             speak(event, AUTHOR);
@@ -125,7 +123,7 @@ impl Journey<'_> {
             ("DELETE /courses/{courseId}/progress", "record-progress", "record-progress-reset", "/progress"),
             ("DELETE /courses/{courseId}/enrollment", "enroll-learner", "enroll-learner-cancel", "/enrollment"),
         ] {
-            let left = changed(sample, |event| {
+            let left = event(sample, |event| {
                 at_course(event, rest);
                 speak(event, &learner);
             })?;
@@ -135,7 +133,7 @@ impl Journey<'_> {
             ("GET /learners/{userId}/data", "manage-learner"),
             ("DELETE /learners/{userId}/data", "manage-learner-erase"),
         ] {
-            let personal = changed(sample, |event| {
+            let personal = event(sample, |event| {
                 at(event, &format!("/learners/{learner}/data"));
                 event["pathParameters"] = json!({"userId": learner});
             })?;
@@ -166,26 +164,22 @@ impl Journey<'_> {
     }
 
     /// Makes a call and answers what the function answered.
-    async fn call(&mut self, name: &str, function: &'static str, event: Value) -> Fallible<Value> {
+    async fn call(&mut self, name: &'static str, function: &'static str, event: Bytes) -> Fallible<Value> {
         if !self.functions.contains_key(function) {
             self.functions.insert(function, self.bench.start(function, &[]).await?);
         }
         let Some(process) = self.functions.get_mut(function) else { return Err(failed("no function")) };
-        if !self.order.iter().any(|known| known == name) {
-            self.order.push(name.to_owned());
-        }
-        let series = self.round.entry(name.to_owned()).or_default();
-        let payload = series.one(process, &serde_json::to_vec(&event)?.into()).await?;
-        let answer: Value = serde_json::from_slice(&payload)?;
+        let step = self.round.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            self.round.push((name, Series::default()));
+            self.round.len() - 1
+        });
+        let series = &mut self.round[step].1;
+        let answer: Value = serde_json::from_slice(&series.one(process, &event).await?)?;
         match answer["statusCode"].as_u64() {
             Some(200..=299) => Ok(answer),
             _ => Err(failed(format!("{name}: {answer}"))),
         }
     }
-}
-
-fn changed(sample: &str, change: impl FnOnce(&mut Value)) -> Fallible<Value> {
-    Ok(serde_json::from_slice(&event(sample, change)?)?)
 }
 
 fn body(answer: &Value) -> Fallible<Value> {

@@ -135,7 +135,7 @@ pub(crate) struct Report {
     /// Call by call.
     pub(crate) calls: Vec<Measured>,
     /// Calls that have no floor.
-    pub(crate) journey: Vec<(String, Step)>,
+    pub(crate) journey: Vec<(&'static str, Step)>,
     /// Other ratios with their limits.
     pub(crate) others: Vec<(String, Rounds, f64)>,
     /// Milliseconds of work that follows a schedule.

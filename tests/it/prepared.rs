@@ -106,10 +106,9 @@ async fn a_write_that_is_told_again_is_done_once() {
     let lectern = lectern(true).await;
     let db = &lectern.app().db;
     lectern.sql("create table written (number integer generated always as identity, at timestamptz not null)").await;
-    let before_the_last: [&[&str]; 4] =
-        [&[], &[], &["deallocate all"], &["alter table written alter number type bigint"]];
-    for (written, first) in before_the_last.into_iter().enumerate() {
-        for change in first {
+    let changes: [&[&str]; 4] = [&[], &[], &["deallocate all"], &["alter table written alter number type bigint"]];
+    for (written, changes) in changes.into_iter().enumerate() {
+        for change in changes {
             ask(db, change).await;
         }
         db.query(WRITE, &[], Repeat::Safe).await.expect("it writes");
