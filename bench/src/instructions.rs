@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use crate::{
-    Fallible,
+    Fallible, Servers,
     callgrind::Counted,
     calls::{Call, VARIANTS, Work},
     failed,
@@ -21,8 +21,8 @@ const ATTEMPTS: usize = 5;
 const PAUSE: Duration = Duration::from_secs(3);
 
 /// Prints what an invocation of each reading call takes, with the empty function's first.
-pub(crate) async fn run(server: &str, redis: &str, scale: Scale) -> Fallible<()> {
-    let bench = Bench::on(server, redis, scale).await?;
+pub(crate) async fn run(servers: &Servers, scale: Scale) -> Fallible<()> {
+    let bench = Bench::on(servers, scale).await?;
     line("| call | thousands of instructions |\n|---|---|");
     let calls = bench.facts.calls()?;
     let mut reads = calls.iter().filter(|call| matches!(call.work, Work::Read(_))).peekable();

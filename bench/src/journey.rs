@@ -24,6 +24,10 @@ const COURSES: usize = 8;
 const SHAPE: (usize, usize) = (10, 10);
 /// Learners of the class that is enrolled at once.
 const CLASS: usize = 100;
+/// A `record-progress` whose PostgreSQL is away.
+const ALONE: &str = "record-progress, alone";
+/// Where that is.
+const NOWHERE: &str = "postgres://lectern:secret@127.0.0.1:1/lectern";
 
 /// What one call took in each round.
 #[derive(Default)]
@@ -39,7 +43,10 @@ pub(crate) struct Step {
 /// All steps, in their order, which is the same in each round.
 pub(crate) async fn measure(bench: &Bench) -> Fallible<Vec<(&'static str, Step)>> {
     let refresh = bench.start("refresh-analytics", &[]).await?;
-    let mut journey = Journey { bench, refresh, functions: HashMap::new(), round: Vec::new() };
+    let [endpoint, table] = bench.parking();
+    let alone = bench.start("record-progress", &[("DATABASE_URL", NOWHERE), endpoint, table]).await?;
+    let functions = HashMap::from([(ALONE, alone)]);
+    let mut journey = Journey { bench, refresh, functions, round: Vec::new() };
     let mut steps: Vec<(&'static str, Step)> = Vec::new();
     for round in 0..=ROUNDS {
         for course in 0..COURSES {
@@ -63,6 +70,7 @@ pub(crate) async fn measure(bench: &Bench) -> Fallible<Vec<(&'static str, Step)>
 struct Journey<'a> {
     bench: &'a Bench,
     refresh: Function,
+    /// By their names; one of them is `ALONE`.
     functions: HashMap<&'static str, Function>,
     /// What each step has taken in this round.
     round: Vec<(&'static str, Series)>,
@@ -105,12 +113,22 @@ impl Journey<'_> {
         })?;
         self.call("POST /courses/{courseId}/enrollments, 100 learners", "enroll-learner", class).await?;
         let section = tree[0]["sections"][0]["id"].clone();
-        let recorded = event("record-progress", |event| {
-            let done = json!({"eventId": Uuid::now_v7(), "sectionId": section, "timeSpent": 60, "completed": true});
-            event["body"] = json!({ "events": [done] }).to_string().into();
+        let done = || {
+            event("record-progress", |event| {
+                let done = json!({"eventId": Uuid::now_v7(), "sectionId": section, "timeSpent": 60, "completed": true});
+                event["body"] = json!({ "events": [done] }).to_string().into();
+                speak(event, &learner);
+            })
+        };
+        self.call("POST /progress, a course's first event", "record-progress", done()?).await?;
+        let answer = self.call("POST /progress, 1 event, parked", ALONE, done()?).await?;
+        let submission = text(&body(&answer)?, "submissionId")?;
+        let asked = event("get-progress-submission", |event| {
+            at(event, &format!("/progress/submissions/{submission}"));
+            event["pathParameters"] = json!({"submissionId": submission});
             speak(event, &learner);
         })?;
-        self.call("POST /progress, a course's first event", "record-progress", recorded).await?;
+        self.call("GET /progress/submissions/{submissionId}", "get-progress", asked).await?;
         // Which computes what is asked for next.
         self.refresh.invoke(&Bytes::from_static(b"{}")).await?;
         let figures = event("get-analytics", |event| {
@@ -166,7 +184,7 @@ impl Journey<'_> {
     /// Makes a call and answers what the function answered.
     async fn call(&mut self, name: &'static str, function: &'static str, event: Bytes) -> Fallible<Value> {
         if !self.functions.contains_key(function) {
-            self.functions.insert(function, self.bench.start(function, &[]).await?);
+            self.functions.insert(function, self.bench.start(function, &self.bench.parking()).await?);
         }
         let Some(process) = self.functions.get_mut(function) else { return Err(failed("no function")) };
         let step = self.round.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {

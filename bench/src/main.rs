@@ -46,28 +46,48 @@ async fn execute(arguments: &[String]) -> Fallible<()> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["data", name] => {
-            let (server, scale) = (server("DATABASE")?, scale::Scale::named(name)?);
-            let took = scale::fill(&server, scale).await?;
+            let scale = scale::Scale::named(name)?;
+            let took = scale::fill(&Servers::given()?.database, scale).await?;
             say(&format!("{} is filled, in {} s", scale.database(), took.as_secs()));
             Ok(())
         }
         ["run", names @ ..] if !names.is_empty() => {
             let scales = names.iter().map(|name| scale::Scale::named(name)).collect::<Fallible<Vec<_>>>()?;
-            measure::run(&server("DATABASE")?, &server("REDIS")?, &scales).await
+            measure::run(&Servers::given()?, &scales).await
         }
-        ["instructions", name] => {
-            instructions::run(&server("DATABASE")?, &server("REDIS")?, scale::Scale::named(name)?).await
-        }
+        ["instructions", name] => instructions::run(&Servers::given()?, scale::Scale::named(name)?).await,
         ["size", rest @ ..] => size::check(rest == ["--update"]).await,
         _ => Err(failed(USAGE)),
     }
 }
 
-/// The address of a server that `lectern with-services` has started.
-#[expect(clippy::disallowed_methods, reason = "not a function of Lectern's: it has no configuration but this")]
-fn server(kind: &str) -> Fallible<String> {
-    let name = format!("LECTERN_TEST_{kind}_URL");
-    std::env::var(&name).map_err(|_| failed(format!("{name} is not set: `make bench` starts the servers")))
+/// The servers that `lectern with-services` has started.
+#[derive(Clone)]
+pub(crate) struct Servers {
+    /// A URL of PostgreSQL.
+    pub(crate) database: String,
+    /// A URL of Redis.
+    pub(crate) redis: String,
+    /// The endpoint of what stands in for `DynamoDB`.
+    pub(crate) dynamodb: String,
+    /// The table in it.
+    pub(crate) parking_table: String,
+}
+
+impl Servers {
+    #[expect(clippy::disallowed_methods, reason = "not a function of Lectern's: it has no configuration but this")]
+    fn given() -> Fallible<Self> {
+        let read = |what: &str| {
+            let name = format!("LECTERN_TEST_{what}");
+            std::env::var(&name).map_err(|_| failed(format!("{name} is not set: `make bench` starts the servers")))
+        };
+        Ok(Self {
+            database: read("DATABASE_URL")?,
+            redis: read("REDIS_URL")?,
+            dynamodb: read("DYNAMODB_URL")?,
+            parking_table: read("PARKING_TABLE")?,
+        })
+    }
 }
 
 /// To whoever waits in front of the screen.

@@ -12,7 +12,7 @@ use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use crate::{
-    Fallible,
+    Fallible, Servers,
     calls::{AUTHOR, Call, Facts, VARIANTS, Work},
     failed,
     journey::{self, Step},
@@ -147,10 +147,10 @@ pub(crate) struct Report {
 }
 
 /// Measures on each of the databases and prints the table.
-pub(crate) async fn run(server: &str, redis: &str, scales: &[Scale]) -> Fallible<()> {
+pub(crate) async fn run(servers: &Servers, scales: &[Scale]) -> Fallible<()> {
     let mut reports = Vec::new();
     for scale in scales {
-        reports.push(Bench::on(server, redis, *scale).await?.measure().await?);
+        reports.push(Bench::on(servers, *scale).await?.measure().await?);
     }
     table::print(&reports);
     Ok(())
@@ -158,10 +158,10 @@ pub(crate) async fn run(server: &str, redis: &str, scales: &[Scale]) -> Fallible
 
 /// The database of one scale, and all that is measured with.
 pub(crate) struct Bench {
+    servers: Servers,
     scale: Scale,
     /// The database.
     pub(crate) url: String,
-    redis: String,
     pub(crate) client: Client,
     pgbench: Pgbench,
     /// What is in it.
@@ -172,22 +172,23 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// On the database of a scale, which is filled if it has to be.
-    pub(crate) async fn on(server: &str, redis: &str, scale: Scale) -> Fallible<Self> {
+    pub(crate) async fn on(servers: &Servers, scale: Scale) -> Fallible<Self> {
+        let server = servers.database.as_str();
         if !scale::is_filled(server, scale).await? {
             say(&format!("filling {}", scale.database()));
             scale::fill(server, scale).await?;
         }
         let url = scale::sibling(server, &scale.database());
         scale::migrate(&url).await?;
-        Self::new(scale, &url, redis).await
+        Self::new(servers, scale, url).await
     }
 
-    async fn new(scale: Scale, url: &str, redis: &str) -> Fallible<Self> {
-        let client = scale::connect(url).await?;
+    async fn new(servers: &Servers, scale: Scale, url: String) -> Fallible<Self> {
+        let client = scale::connect(&url).await?;
         let programs = std::env::current_exe()?;
         let programs = programs.parent().ok_or_else(|| failed("this program is nowhere"))?.to_owned();
-        let (pgbench, facts) = (Pgbench::find(url).await?, Facts::of(&client).await?);
-        let mut bench = Self { scale, url: url.to_owned(), redis: redis.to_owned(), client, pgbench, facts, programs };
+        let (pgbench, facts) = (Pgbench::find(&url).await?, Facts::of(&client).await?);
+        let mut bench = Self { servers: servers.clone(), scale, url, client, pgbench, facts, programs };
         bench.client.batch_execute(KEEP).await?;
         bench.clean_up().await?;
         bench.refresh_all().await?;
@@ -273,8 +274,13 @@ impl Bench {
 
     /// The settings of a call's function: with a cache only where that is to answer.
     pub(crate) fn environment<'a>(&'a self, call: &Call, url: &'a str) -> Vec<(&'static str, &'a str)> {
-        let redis = call.cached.then_some(("REDIS_URL", self.redis.as_str()));
+        let redis = call.cached.then_some(("REDIS_URL", self.servers.redis.as_str()));
         [("DATABASE_URL", url)].into_iter().chain(redis).collect()
+    }
+
+    /// The settings of a function that parks progress, or looks for what is parked.
+    pub(crate) fn parking(&self) -> [(&'static str, &str); 2] {
+        [("AWS_ENDPOINT_URL_DYNAMODB", &self.servers.dynamodb), ("PARKING_TABLE", &self.servers.parking_table)]
     }
 
     /// What earlier runs have left.
@@ -513,13 +519,13 @@ impl<'a> Subject<'a> {
             let answer: Value = serde_json::from_slice(&answer.payload)?;
             size = answer["body"].as_str().unwrap_or_default().len();
         }
-        let client = redis::Client::open(bench.redis.as_str())?;
+        let client = redis::Client::open(bench.servers.redis.as_str())?;
         let key = format!("floor:{}", self.call.name);
         let mut connection = client.get_connection()?;
         // Text as the answers are, quotes included, which have to be escaped on the way out.
         let text: String = "{\"id\":\"0192f1c4-8a00-7000-8000-000000000001\"},".chars().cycle().take(size).collect();
         redis::cmd("SET").arg(&key).arg(text).exec(&mut connection)?;
-        let floor = bench.start("one_get", &[("REDIS_URL", &bench.redis), ("FLOOR_KEY", &key)]).await?;
+        let floor = bench.start("one_get", &[("REDIS_URL", &bench.servers.redis), ("FLOOR_KEY", &key)]).await?;
         self.cached_floor = Some((floor, key, client));
         Ok(())
     }

@@ -79,6 +79,9 @@ fn print_growth(small: &Report, large: &Report) {
     for (before, after) in small.calls.iter().zip(&large.calls) {
         grown(&format!("`{}`", before.title), &before.handler, &after.handler, 1.3);
     }
+    for ((name, before), (_, after)) in small.journey.iter().zip(&large.journey) {
+        grown(&format!("`{name}`"), &before.half, &after.half, 1.3);
+    }
     for (before, after) in small.scheduled.iter().zip(&large.scheduled).filter(|((name, _), _)| name == REFRESH) {
         grown(REFRESH, &before.1, &after.1, 1.5);
     }

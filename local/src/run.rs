@@ -29,8 +29,6 @@ use crate::workspace::{Lock, Workspace};
 
 /// The database within the cluster that is started here.
 const DATABASE: &str = "lectern";
-/// The table of `DynamoDB`, unless `PARKING_TABLE` names another one.
-const PARKING_TABLE: &str = "lectern-parking";
 /// Where our stand-in for `DynamoDB` keeps it.
 const DYNAMODB_FILE: &str = "dynamodb.sqlite";
 /// A single person needs no more databases in a Redis than it has by default.
@@ -110,7 +108,7 @@ fn read_config(urls: &Urls) -> Result<Config> {
         "DATABASE_URL" => Some(urls.database.clone()),
         "REDIS_URL" => urls.redis.clone(),
         "AWS_ENDPOINT_URL_DYNAMODB" => Some(urls.dynamodb.clone()),
-        "PARKING_TABLE" => settings::read(name).or_else(|| Some(PARKING_TABLE.to_owned())),
+        "PARKING_TABLE" => settings::read(name).or_else(|| Some(dynamodb::PARKING_TABLE.to_owned())),
         "DATABASE_CONNECTIONS" => settings::read(name).or_else(|| Some(DATABASE_CONNECTIONS.to_owned())),
         _ => settings::read(name),
     })

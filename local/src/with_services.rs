@@ -11,13 +11,14 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use shared::config::Parking;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use crate::error::{Context, Error, Result};
 use crate::say::note;
 use crate::services::Home;
-use crate::services::dynamodb::DynamoDb;
+use crate::services::dynamodb::{self, DynamoDb};
 use crate::services::postgres::{self, Postgres, Profile};
 use crate::services::redis::{self, Cluster, Program, Redis};
 use crate::signals::Signals;
@@ -77,15 +78,18 @@ impl Servers {
             Cluster::start(home, &redis_program),
             DynamoDb::start(None)
         )?;
+        let parking = Parking { table: dynamodb::PARKING_TABLE.to_owned(), endpoint: Some(dynamodb.url()) };
+        dynamodb::ensure_table(&parking).await?;
         Ok(Self { postgres, redis, redis_cluster, redis_program, dynamodb })
     }
 
-    fn environment(&self) -> [(&'static str, OsString); 6] {
+    fn environment(&self) -> [(&'static str, OsString); 7] {
         [
             ("LECTERN_TEST_DATABASE_URL", self.postgres.url("postgres").into()),
             ("LECTERN_TEST_REDIS_URL", self.redis.url().into()),
             ("LECTERN_TEST_REDIS_CLUSTER_URL", self.redis_cluster.url().into()),
             ("LECTERN_TEST_DYNAMODB_URL", self.dynamodb.url().into()),
+            ("LECTERN_TEST_PARKING_TABLE", dynamodb::PARKING_TABLE.into()),
             ("LECTERN_TEST_PG_BIN", self.postgres.binaries().directory().into()),
             ("LECTERN_TEST_REDIS_SERVER", self.redis_program.path().into()),
         ]

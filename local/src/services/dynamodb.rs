@@ -13,6 +13,9 @@ use tokio::task::JoinHandle;
 
 use crate::error::{Context, Result};
 
+/// The table, where nobody names another one.
+pub const PARKING_TABLE: &str = "lectern-parking";
+
 /// A running stand-in. It ends when it is dropped.
 #[derive(Debug)]
 pub struct DynamoDb {
