@@ -92,6 +92,9 @@ fuzz: need-cargo $(FUZZ)/.installed ## More than 10 000 requests made of openapi
 	SEED=$(SEED) tools/lectern with-services -- cargo test --quiet --workspace --test it -- --ignored --exact \
 	  clients::nor_do_ten_thousand --nocapture
 
+.PHONY: test-all
+test-all: test chaos fuzz ## All tests, and those that take long
+
 .PHONY: check
 check: fmt clippy doc deny sql template openapi spelling link ## All that can be said about the code without running it
 
@@ -152,8 +155,9 @@ spelling: $(VENV)/.check ## Typing errors in code and text
 ##@ Speed
 
 .PHONY: bench
-bench: binaries ## The table of docs/PERFORMANCE.md, on databases of SCALE="s m" (l takes 20 GB and half an hour)
+bench: need-valgrind binaries ## The tables of docs/PERFORMANCE.md, on databases of SCALE="s m" (l takes 20 GB and half an hour; needs valgrind)
 	@tools/lectern with-services --keep bench -- target/release/bench run $(SCALE)
+	@target/release/bench size
 
 .PHONY: bench-data
 bench-data: need-cargo ## Fills the benchmark's databases anew (SCALE=s, m or l)

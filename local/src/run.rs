@@ -240,9 +240,12 @@ impl Servers {
 
     async fn start_redis(&mut self, state: &Path) -> Result<Option<String>> {
         let home = Home::prepare(state).await?;
-        let Some(program) = Program::find(&home) else {
-            say("Redis: none is installed, so nothing is cached.");
-            return Ok(None);
+        let program = match Program::find_or_fetch(&home).await {
+            Ok(program) => program,
+            Err(error) => {
+                say(format!("{error}. Nothing is cached."));
+                return Ok(None);
+            }
         };
         let redis = self.redis.insert(Redis::start(&home, &program, REDIS_DATABASES).await?);
         say(format!("Redis: our own on {}.", redis.address()));

@@ -41,7 +41,12 @@ impl Workspace {
     }
 
     async fn run(&self) -> Running {
-        let mut child = self.lectern(&["run"]).stdout(Stdio::piped()).spawn().expect("it starts");
+        self.run_with(&[]).await
+    }
+
+    async fn run_with(&self, variables: &[(&str, &str)]) -> Running {
+        let mut command = self.lectern(&["run"]);
+        let mut child = command.envs(variables.iter().copied()).stdout(Stdio::piped()).spawn().expect("it starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let mut said = Vec::new();
         while let Some(line) = tokio::time::timeout(PATIENCE, lines.next_line()).await.expect("in time").expect("text")
@@ -96,6 +101,12 @@ impl Running {
         answer.text().await.expect("a body")
     }
 
+    /// What an answer says of the cache.
+    async fn cache(&self, path: &str) -> String {
+        let answer = reqwest::get(format!("{}{path}", self.url)).await.expect("an answer");
+        answer.headers()["x-cache"].to_str().expect("a text").to_owned()
+    }
+
     async fn json(&self, path: &str, token: Option<&str>) -> Value {
         serde_json::from_str(&self.text(path, token).await).expect("JSON")
     }
@@ -127,6 +138,7 @@ async fn a_run_keeps_its_state_over_a_kill_and_a_stop_and_leaves_nothing_running
     let workspace = Workspace::new();
     let first = workspace.run().await;
     let courses = first.json("/courses", None).await;
+    assert_ne!(first.cache("/courses").await, "bypass", "there is a cache, too");
     let token = first.text("/_local/token?sub=alice", None).await;
     assert_eq!(courses["courses"].as_array().map(Vec::len), Some(3), "{:?}", first.said);
     let mine = first.json("/me/courses", Some(&token)).await;
@@ -156,6 +168,66 @@ async fn a_run_keeps_its_state_over_a_kill_and_a_stop_and_leaves_nothing_running
     third.signal(Signal::TERM);
     assert!(third.ended().await.success());
     assert_eq!(workspace.postgres(), None, "PostgreSQL was stopped in good order");
+}
+
+#[tokio::test]
+async fn a_run_uses_the_servers_that_it_is_given_and_leaves_them_as_they_are() {
+    let given = |what: &str| {
+        let value = std::env::var_os(format!("LECTERN_TEST_{what}")).expect("run the tests by `make test`");
+        value.into_string().expect("a text")
+    };
+    let name = format!("given_{}", std::process::id());
+    let (server, _) = tokio_postgres::connect(&given("DATABASE_URL"), tokio_postgres::NoTls)
+        .await
+        .map(|(client, connection)| (client, tokio::spawn(connection)))
+        .expect("PostgreSQL answers");
+    server.batch_execute(&format!("create database {name}")).await.expect("a database");
+    let (address, _) =
+        given("DATABASE_URL").rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+    // The last of its databases: tests take them from the first on.
+    let redis = format!("{}/9999", given("REDIS_URL").trim_end_matches('/'));
+    let database = format!("{address}/{name}");
+    let dynamodb = given("DYNAMODB_URL");
+    let variables = [
+        ("DATABASE_URL", database.as_str()),
+        ("REDIS_URL", redis.as_str()),
+        ("AWS_ENDPOINT_URL_DYNAMODB", dynamodb.as_str()),
+        ("PARKING_TABLE", name.as_str()),
+    ];
+
+    let workspace = Workspace::new();
+    let running = workspace.run_with(&variables).await;
+    let courses = running.json("/courses", None).await;
+    assert_eq!(courses["courses"].as_array().map(Vec::len), Some(3), "{:?}", running.said);
+    assert_ne!(running.cache("/courses").await, "bypass");
+    assert!(!workspace.0.join(".lectern/postgres").exists() && !workspace.0.join(".lectern/redis").exists());
+    assert!(!workspace.0.join(".lectern/dynamodb.sqlite").exists());
+    running.signal(Signal::TERM);
+    assert!(running.ended().await.success());
+
+    // Who comes to it from elsewhere finds courses there, and brings none.
+    let other = Workspace::new();
+    let running = other.run_with(&variables).await;
+    assert_eq!(running.json("/courses", None).await, courses);
+    running.signal(Signal::TERM);
+    assert!(running.ended().await.success());
+    server.batch_execute(&format!("drop database {name}")).await.expect("nobody is connected, and it still runs");
+}
+
+#[tokio::test]
+async fn a_page_of_another_host_gets_nothing() {
+    let workspace = Workspace::new();
+    let running = workspace.run().await;
+    for path in ["/courses", "/_local/token?sub=alice", "/"] {
+        let asked = reqwest::Client::new().get(format!("{}{path}", running.url)).header("host", "evil.example");
+        let answer = asked.send().await.expect("an answer");
+        assert!(answer.status().is_client_error(), "{path}: {}", answer.status());
+    }
+    let port = running.url.rsplit_once(':').expect("a port").1.to_owned();
+    // It listens on 127.0.0.1 and on no other address of this machine.
+    assert!(TcpListener::bind(format!("127.0.0.2:{port}")).is_ok());
+    running.signal(Signal::TERM);
+    assert!(running.ended().await.success());
 }
 
 #[tokio::test]

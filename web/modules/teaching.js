@@ -152,7 +152,7 @@ function chartsOf(course, figures) {
   ];
 }
 
-/** The local run refreshes figures for the asking; elsewhere they come every five minutes. */
+/** The local run refreshes figures for the asking; elsewhere they come by the clock. */
 function refresher(id, bearer, signal, show) {
   const trouble = element("div");
   const refresh = async () => {

@@ -45,7 +45,7 @@ pub struct Program(PathBuf);
 
 impl Program {
     /// The program, if it is installed or was fetched before.
-    pub fn find(home: &Home) -> Option<Self> {
+    fn find(home: &Home) -> Option<Self> {
         let directories = super::search_path().into_iter().chain(USUAL_PLACES.iter().map(PathBuf::from));
         directories
             .flat_map(|directory| PROGRAMS.map(|program| directory.join(program)))
