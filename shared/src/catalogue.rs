@@ -323,7 +323,9 @@ async fn load_published(
             let rank = cursor.map(|cursor| cursor.real(0)).transpose()?.unwrap_or(f64::INFINITY);
             params[1] = (&rank, Type::FLOAT8);
             let rows = app.db.query(BY_RELEVANCE, &params, Repeat::Safe).await?;
-            page::assemble("courses", &rows, limit, |row| page::behind(list, row, column::<f64>(row, "key")?.into()))
+            page::assemble("courses", &rows, limit, |row| {
+                page::behind(list, row, column::<f64>(row, "key")?.to_bits().into())
+            })
         }
     }
 }

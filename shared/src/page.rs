@@ -21,7 +21,7 @@ const DEFAULT_LIMIT: u32 = 20;
 /// Items on a page at the most.
 pub(crate) const MOST: u32 = 100;
 /// Changes whenever the keys of any list change their meaning.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Microseconds since 1970 that PostgreSQL and we can both hold: some 3 000 years either way.
 const MOST_MICROS: u64 = 100_000_000_000_000_000;
@@ -87,9 +87,9 @@ impl Cursor {
         self.0.get(index).and_then(Value::as_str).filter(|text| !text.contains('\0')).ok_or_else(invalid)
     }
 
-    /// A key that is a real number.
+    /// A key that is a real number, kept as its bits: as decimals it might not come back as the number it was.
     pub fn real(&self, index: usize) -> Result<f64, Error> {
-        self.0.get(index).and_then(Value::as_f64).ok_or_else(invalid)
+        self.0.get(index).and_then(Value::as_u64).map(f64::from_bits).ok_or_else(invalid)
     }
 
     /// A key that is a whole number.
@@ -163,13 +163,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_come_back_from_a_cursor(micros in 0..4_102_444_800_000_000_i64, id: u128, text in "[^\0]*") {
+        fn keys_come_back_from_a_cursor(
+            micros in 0..4_102_444_800_000_000_i64, id: u128, text in "[^\0]*", bits: u64
+        ) {
             let id = Uuid::from_u128(id);
-            let cursor = Cursor::encode("list", [micros.into(), id.to_string().into(), text.clone().into()]);
+            let keys = [micros.into(), id.to_string().into(), text.clone().into(), bits.into()];
+            let cursor = Cursor::encode("list", keys);
             let cursor = Cursor::decode("list", Some(&cursor)).unwrap().unwrap();
             prop_assert_eq!(cursor.time(0).unwrap().timestamp_micros(), micros);
             prop_assert_eq!(cursor.id(1).unwrap(), id);
             prop_assert_eq!(cursor.text(2).unwrap(), text);
+            prop_assert_eq!(cursor.real(3).unwrap().to_bits(), bits);
         }
 
         #[test]
