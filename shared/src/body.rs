@@ -39,6 +39,11 @@ impl Text {
     }
 }
 
+/// An address of something that is shown.
+pub(crate) const HTTPS_URL: Text = Text::filled(2_000);
+/// A `sub`: who signs in with blanks is somebody, too.
+const USER: Text = Text { most: 255, may_be_blank: true };
+
 /// Parses a body: `read` gets its root, and the faults that it leaves refuse the body as a whole.
 pub fn parse<T>(body: &Value, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Result<T, Error> {
     let faults = RefCell::default();
@@ -172,7 +177,10 @@ impl<'a> Node<'a> {
 
     /// The `sub` of a user: 1 to 255 characters without controls.
     pub fn user(&self) -> Option<&'a str> {
-        let text = self.text(Text::filled(255))?;
+        let text = self.text(USER)?;
+        if text.is_empty() {
+            return self.refuse("must not be empty");
+        }
         if text.chars().any(char::is_control) {
             return self.refuse("must not contain control characters");
         }
@@ -215,7 +223,7 @@ impl<'a> Node<'a> {
 
     /// An `https` address.
     pub fn https_url(&self) -> Option<&'a str> {
-        let text = self.text(Text::filled(2_000))?;
+        let text = self.text(HTTPS_URL)?;
         let host = text.strip_prefix("https://").and_then(|rest| rest.split(['/', '?', '#']).next());
         let sound =
             host.is_some_and(|host| !host.is_empty()) && !text.contains(|c: char| c.is_whitespace() || c.is_control());

@@ -26,7 +26,7 @@ use crate::{
     error::{Error, reason},
     http::MOST_BYTES,
     publication, recount,
-    tree::{self, Ids, Lesson, Rows},
+    tree::{self, Ids, Lesson, MOST_DESCRIBED, Rows},
 };
 use change::{Change, Held, HeldLesson, HeldSection, noted};
 
@@ -153,7 +153,9 @@ const FINISH: Statement = Statement {
         edits::note!("$4"),
         " select ",
         courses::course_json!(),
-        "::text as body from courses"
+        "::text as body,
+            octet_length(concat(courses.title, courses.description, courses.image_url))::bigint as described
+        from courses"
     ),
 };
 
@@ -189,7 +191,8 @@ const TAKEN: Statement = Statement {
 /// Reads the body of `PUT /courses/{courseId}/content`.
 pub fn parse_tree(body: &Value) -> Result<Vec<Lesson>, Error> {
     let lessons = body::parse(body, |root| tree::lessons(&root.object()?.field("lessons"), Ids::Kept))?;
-    fits(lessons)
+    tree::fit(&lessons)?;
+    Ok(lessons)
 }
 
 /// Reads the body of `POST /courses/{courseId}/lessons`.
@@ -199,13 +202,7 @@ pub fn parse_lessons(body: &Value) -> Result<Vec<Lesson>, Error> {
         let lessons = tree::lessons(&node, Ids::Made)?;
         if lessons.is_empty() { node.refuse("must not be empty") } else { Some(lessons) }
     })?;
-    fits(lessons)
-}
-
-fn fits(lessons: Vec<Lesson>) -> Result<Vec<Lesson>, Error> {
-    if tree::outline_size(&lessons) > MOST_BYTES || tree::largest_section(&lessons) > MOST_BYTES {
-        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
-    }
+    tree::fit(&lessons)?;
     Ok(lessons)
 }
 
@@ -374,7 +371,9 @@ impl Edit {
         ];
         let rows = session.query(FINISH, &params).await?;
         let body = body_of(&rows)?;
-        if body.len() > MOST_BYTES {
+        let described: i64 = column(&rows[0], "described")?;
+        // As in `tree::fit`.
+        if body.len() + MOST_DESCRIBED > MOST_BYTES + usize::try_from(described).unwrap_or_default() {
             return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
         }
         if moves_counts {

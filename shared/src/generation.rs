@@ -13,10 +13,9 @@ use crate::{
     body::{self, Text},
     catalogue, courses,
     db::{Param, Repeat, Statement, column},
-    error::{Error, reason},
-    http::MOST_BYTES,
+    error::Error,
     ids,
-    tree::{self, Ids, Lesson, Rows, TITLE, escaped},
+    tree::{self, Ids, Lesson, Rows, TITLE},
 };
 
 /// A course of 4 MB takes a second or two to write; API Gateway waits thirty.
@@ -126,18 +125,8 @@ pub fn parse(body: &Value) -> Result<NewCourse, Error> {
             lessons: lessons?,
         })
     })?;
-    if course.answer_size() > MOST_BYTES || tree::largest_section(&course.lessons) > MOST_BYTES {
-        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
-    }
+    tree::fit(&course.lessons)?;
     Ok(course)
-}
-
-impl NewCourse {
-    /// About how many bytes the outline will have, never less than it has by more than a few hundred.
-    fn answer_size(&self) -> usize {
-        let image_url = self.image_url.as_deref().unwrap_or_default();
-        tree::outline_size(&self.lessons) + escaped(&self.title) + escaped(&self.description) + escaped(image_url)
-    }
 }
 
 /// A course that was made, now or the first time this key was used.

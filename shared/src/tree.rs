@@ -4,7 +4,9 @@
 use uuid::Uuid;
 
 use crate::{
-    body::{Node, Text},
+    body::{HTTPS_URL, Node, Text},
+    error::{Error, reason},
+    generation::DESCRIPTION,
     http::MOST_BYTES,
     ids,
 };
@@ -96,31 +98,45 @@ fn id(node: &Node<'_>, ids: Ids) -> Option<Option<Uuid>> {
     }
 }
 
+/// Refuses a tree whose outline, or one of whose sections, no answer could hold: now, or when another title and another
+/// description have been given to it, which nobody should be refused for the size of what is there already.
+pub(crate) fn fit(lessons: &[Lesson]) -> Result<(), Error> {
+    if outline_size(lessons) > MOST_BYTES - MOST_DESCRIBED || largest_section(lessons) > MOST_BYTES {
+        return Err(Error::TooLarge(reason::ANSWER_TOO_LARGE));
+    }
+    Ok(())
+}
+
 /// About how many bytes these take in an outline, never less by more than a few hundred.
-pub(crate) fn outline_size(lessons: &[Lesson]) -> usize {
+fn outline_size(lessons: &[Lesson]) -> usize {
     let sections = lessons.iter().flat_map(|lesson| &lesson.sections);
     let in_sections: usize = sections.map(|section| 130 + escaped(&section.title) + escaped(&section.kind)).sum();
     let in_lessons: usize = lessons.iter().map(|lesson| 130 + escaped(&lesson.title)).sum();
     in_sections + in_lessons
 }
 
-/// How many bytes the answer to `GET /sections/{sectionId}` will have at the most.
-pub(crate) fn largest_section(lessons: &[Lesson]) -> usize {
+/// How many bytes the answer to `GET /sections/{sectionId}` will have at the most, whatever its title will be.
+fn largest_section(lessons: &[Lesson]) -> usize {
+    const BESIDE: usize = 300 + MOST_ESCAPED * (TITLE.most + SECTION_TYPE.most);
     let size = |section: &Section| {
         let content = section.content.as_deref().unwrap_or_default();
-        let texts = [section.title.as_str(), &section.kind, content];
-        // A byte becomes six at the most, so that of nearly all no byte has to be looked at.
-        let most = 300 + 6 * texts.iter().map(|text| text.len()).sum::<usize>();
-        if most <= MOST_BYTES { most } else { 300 + texts.into_iter().map(escaped).sum::<usize>() }
+        // Of nearly all no byte has to be looked at.
+        let most = BESIDE + MOST_ESCAPED * content.len();
+        if most <= MOST_BYTES { most } else { BESIDE + escaped(content) }
     };
     lessons.iter().flat_map(|lesson| &lesson.sections).map(size).max().unwrap_or_default()
 }
 
+/// What a character becomes inside a JSON string at the most: `\u001f`.
+const MOST_ESCAPED: usize = 6;
+/// What a course has in its outline beside its tree: texts as long as they may be, and all the rest.
+pub(crate) const MOST_DESCRIBED: usize = MOST_ESCAPED * (TITLE.most + DESCRIPTION.most + HTTPS_URL.most) + 1_000;
+
 /// Bytes of a text inside a JSON string, as PostgreSQL writes it.
-pub(crate) fn escaped(text: &str) -> usize {
+fn escaped(text: &str) -> usize {
     let bytes = |byte| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0..0x20 => 6,
+        0..0x20 => MOST_ESCAPED,
         _ => 1,
     };
     text.bytes().map(bytes).sum()

@@ -317,6 +317,10 @@ impl Witness<'_> {
         for path in [format!("/me/courses/{}", huge.id), format!("/lessons/{}/progress", huge.lessons[0])] {
             self.see(dora.request(Method::GET, &path)).await;
         }
+        // Which stands in the figures of each section.
+        lectern.sql(&format!("update lessons set title = repeat('x', 100) where course_id = '{}'", huge.id)).await;
+        lectern.invoke("refresh-analytics", json!({})).await;
+        self.see(ada.request(Method::GET, &format!("/courses/{}/analytics?detail=sections", huge.id))).await;
     }
 }
 

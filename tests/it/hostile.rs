@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
+    editing::{append, put},
     requests::{base64url, contents, good_body, names_a_thing, not_found_code, ready, refused, routes},
     support::{Answer, Caller, Course, Lectern, course_body, event, seconds_ago},
 };
@@ -383,6 +384,45 @@ async fn a_course_whose_outline_no_answer_could_hold_is_refused_before_it_is_wri
         refused(&world.lectern.teacher("ada").create(&body).await, 413, "answer_too_large");
     }
     assert_eq!(world.contents().await, before);
+}
+
+#[tokio::test]
+async fn what_was_small_enough_is_not_too_large_when_it_is_described_at_more_length() {
+    let world = World::new().await;
+    let teacher = world.lectern.teacher("ada");
+    // Six bytes in JSON for each character.
+    let long = |characters: usize| "\u{1}".repeat(characters);
+    let url = format!("https://example.org/{}", "\"".repeat(1_980));
+    let described =
+        json!({"title": long(499) + "x", "description": long(20_000), "imageUrl": url, "status": "published"});
+
+    let section = |order: i32| json!({"title": "x".repeat(471), "content": "", "type": "t", "order": order});
+    let sections = |count: i32| (1..=count).map(section).collect::<Value>();
+    let mut wide = course_body("Wide", &[0], false);
+    wide["lessons"][0]["sections"] = sections(6_500);
+    let id = Course::of(&teacher.create(&wide).await.expect(StatusCode::CREATED)).id;
+    // As many more as there is room for.
+    let mut more = 700;
+    let answer = loop {
+        let lesson = json!([{"title": "More", "order": 2, "sections": sections(more)}]);
+        let answer = append(&teacher, &id, "key", &lesson).await;
+        if answer.status != StatusCode::PAYLOAD_TOO_LARGE {
+            break answer;
+        }
+        more -= 20;
+    };
+    answer.expect(StatusCode::CREATED);
+    assert!(answer.text.len() > 4_040_000, "{more} leave room: {}", answer.text.len());
+    let path = format!("/courses/{id}");
+    teacher.patch(&path, 2, &described).await.expect(StatusCode::OK);
+    world.lectern.anyone().get(&path).await.expect(StatusCode::OK);
+
+    let deep = teacher.create(&course_of_bytes(LIMIT - 10_000, 1, "x")).await.expect(StatusCode::CREATED);
+    let mut tree = json!({"lessons": deep["lessons"]});
+    let renamed = &mut tree["lessons"][0]["sections"][0];
+    (renamed["title"], renamed["type"]) = (json!(long(499) + "x"), json!(long(49) + "x"));
+    put(&teacher, &Course::of(&deep).id, 1, &tree).await.expect(StatusCode::OK);
+    teacher.get(&format!("/sections/{}", Course::of(&deep).sections[0])).await.expect(StatusCode::OK);
 }
 
 #[tokio::test]
@@ -1249,8 +1289,8 @@ impl Kind {
                 bad
             }
             Self::User => {
-                let mut bad = Self::Text { most: 255, blank: false }.bad_values();
-                bad.extend([json!("a\nb"), json!("a\u{7f}"), json!("\u{85}a")]);
+                let mut bad = Self::Text { most: 255, blank: true }.bad_values();
+                bad.extend([json!(""), json!("a\nb"), json!("a\u{7f}"), json!("\u{85}a")]);
                 bad
             }
             Self::Word => {
