@@ -223,12 +223,16 @@ impl Database {
     }
 
     async fn attempt(&self, question: Question, params: &[Param<'_>], deadline: Instant) -> Result<Vec<Row>, Failure> {
-        let name = question.statement.name;
-        if !self.breaker.admits() {
-            return Err(Failure::new(FailureKind::Away, name, None, "the server said nothing a moment ago"));
-        }
-        let connection = self.checkout(name, deadline).await?;
+        self.admit(question.statement.name)?;
+        let connection = self.checkout(question.statement.name, deadline).await?;
         self.run(connection, question, params, deadline).await
+    }
+
+    fn admit(&self, name: &'static str) -> Result<(), Failure> {
+        if self.breaker.admits() {
+            return Ok(());
+        }
+        Err(Failure::new(FailureKind::Away, name, None, "the server said nothing a moment ago"))
     }
 
     async fn run(
@@ -247,9 +251,7 @@ impl Database {
             }
         };
         let result = self.timed(statement, deadline, sent).await;
-        if result.as_ref().is_err_and(|failure| failure.is_silence && started.elapsed() >= SILENCE) {
-            self.fell_silent(started);
-        }
+        self.mind_silence(&result, started);
         if result.as_ref().is_err_and(Failure::spoils_connection) {
             drop(Object::take(connection));
         }
@@ -321,6 +323,12 @@ impl Database {
         result
     }
 
+    fn mind_silence<T>(&self, result: &Result<T, Failure>, asked: Instant) {
+        if result.as_ref().is_err_and(|failure| failure.is_silence) && asked.elapsed() >= SILENCE {
+            self.fell_silent(asked);
+        }
+    }
+
     fn fell_silent(&self, since: Instant) {
         if self.breaker.open(since) {
             tracing::warn!("PostgreSQL does not answer and is taken as away for a while");
@@ -329,6 +337,7 @@ impl Database {
 
     /// A connection for a transaction of several statements, each bounded by `deadline`.
     pub async fn session(&self, name: &'static str, deadline: Instant) -> Result<Session<'_>, Failure> {
+        self.admit(name)?;
         let connection = self.checkout(name, deadline).await?;
         Ok(Session { db: self, connection: Some(connection), deadline })
     }
@@ -344,14 +353,18 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Begins a transaction.
+    /// Begins a transaction. However long that may take in all, a server that is there begins it at once.
     pub async fn begin(&mut self) -> Result<(), Failure> {
-        self.command(Statement { name: "begin", sql: "begin" }).await
+        let started = Instant::now();
+        let deadline = self.deadline.min(started + self.db.budget);
+        let result = self.command(Statement { name: "begin", sql: "begin" }, deadline).await;
+        self.db.mind_silence(&result, started);
+        result
     }
 
     /// Commits it and gives the connection back.
     pub async fn commit(mut self) -> Result<(), Failure> {
-        self.command(Statement { name: "commit", sql: "commit" }).await?;
+        self.command(Statement { name: "commit", sql: "commit" }, self.deadline).await?;
         // Only now is the connection clean enough to go back to the pool; see `drop`.
         drop(self.connection.take());
         Ok(())
@@ -359,7 +372,7 @@ impl Session<'_> {
 
     /// Takes everything back and gives the connection back.
     pub async fn rollback(mut self) -> Result<(), Failure> {
-        self.command(Statement { name: "rollback", sql: "rollback" }).await?;
+        self.command(Statement { name: "rollback", sql: "rollback" }, self.deadline).await?;
         drop(self.connection.take());
         Ok(())
     }
@@ -370,9 +383,9 @@ impl Session<'_> {
         self.db.timed(statement, self.deadline, connection.query_typed(statement.sql, params)).await
     }
 
-    async fn command(&mut self, statement: Statement) -> Result<(), Failure> {
+    async fn command(&mut self, statement: Statement, deadline: Instant) -> Result<(), Failure> {
         let connection = self.connection.as_ref().ok_or_else(|| Failure::fault(statement.name, "session is over"))?;
-        self.db.timed(statement, self.deadline, connection.batch_execute(statement.sql)).await
+        self.db.timed(statement, deadline, connection.batch_execute(statement.sql)).await
     }
 }
 

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 use reqwest::StatusCode;
 use serde_json::json;
 use shared::{
-    config::Config,
+    breaker,
+    config::{Config, Postgres},
     db::{Database, FailureKind, Repeat, Statement},
 };
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::sleep};
 
 use crate::{
+    editing,
+    faults::{Fault, Protocol, Proxy},
     log::Log,
-    support::{Lectern, NOWHERE, course_body, event},
+    support::{Lectern, NOWHERE, address_of, at_address, course_body, event},
 };
 
 /// Longer than any request may take while PostgreSQL says nothing.
@@ -48,6 +51,30 @@ async fn a_server_that_never_answers_is_unavailable_within_the_budget() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     is_unavailable_everywhere(&format!("postgres://lectern:secret@{address}/lectern")).await;
+}
+
+#[tokio::test]
+async fn an_edit_that_may_take_long_does_not_wait_long_for_a_server_that_fell_silent() {
+    let lectern = Lectern::start().await;
+    let proxy = Proxy::start(address_of(&lectern.database), Protocol::Postgres).await;
+    let config = lectern.app().config.clone();
+    let postgres = Postgres::at(&at_address(&lectern.database, proxy.address()));
+    let behind = Lectern::start_with(|fresh| *fresh = Config { postgres, ..config }).await;
+    let ada = behind.teacher("ada");
+    let course = behind.course("ada", &[1]).await;
+    // From now on nothing comes back on the connection that is open.
+    proxy.set(Fault::BlackHole);
+    let started = Instant::now();
+    let lesson = json!([{"title": "More", "order": 9, "sections": []}]);
+    editing::append(&ada, &course.id, "key", &lesson).await.problem(503, "unavailable");
+    assert!(started.elapsed() < PATIENCE, "{:?}", started.elapsed());
+    // What comes next asks no more.
+    let again = Instant::now();
+    editing::put(&ada, &course.id, 1, &json!({"lessons": []})).await.problem(503, "unavailable");
+    assert!(again.elapsed() < Duration::from_secs(1), "{:?}", again.elapsed());
+    proxy.set(Fault::Pass);
+    sleep(breaker::OPEN_FOR).await;
+    editing::append(&ada, &course.id, "key", &lesson).await.expect(StatusCode::CREATED);
 }
 
 #[tokio::test]
