@@ -205,9 +205,7 @@ const COMPUTE: Statement = Statement {
             select
                 courses.id as course_id,
                 count(enrollments.user_id)::integer as total_enrollments,
-                (count(*) filter (
-                    where enrollments.last_activity_at > $2 - make_interval(hours => 24 * $3)
-                ))::integer as active_learners,
+                (count(*) filter (where enrollments.last_activity_at > moments.begins))::integer as active_learners,
                 count(enrollments.completed_at)::integer as completed_enrollments,
                 case when count(enrollments.user_id) > 0 then
                     floor(count(enrollments.completed_at) * 10000.0 / count(enrollments.user_id)) / 100
@@ -221,9 +219,9 @@ const COMPUTE: Statement = Statement {
                     as p75_completion_time,
                 round(avg(enrollments.time_spent) filter (where enrollments.completed_at is not null))::bigint
                     as avg_time_spent,
-                min(enrollments.last_activity_at) filter (
-                    where enrollments.last_activity_at > $2 - make_interval(hours => 24 * $3)
-                ) + make_interval(hours => 24 * $3) as due_at,
+                min(enrollments.last_activity_at) filter (where enrollments.last_activity_at > moments.begins)
+                    + make_interval(hours => 24 * $3) as due_at,
+                moments.as_of,
                 array[",
         between!("0", "$4"),
         ", ",
@@ -238,12 +236,18 @@ const COMPUTE: Statement = Statement {
         at_least!("$8"),
         "]::integer[] as learners_by_progress
             from courses
+            join course_analytics on course_analytics.course_id = courses.id
+            -- Figures do not go back in time: a run that began later may have been here first.
+            cross join lateral (select greatest(course_analytics.as_of, $2) as as_of) as latest
+            cross join lateral (
+                select latest.as_of, latest.as_of - make_interval(hours => 24 * $3) as begins
+            ) as moments
             left join enrollments on enrollments.course_id = courses.id and enrollments.status <> 'cancelled'
             cross join lateral (
                 select extract(epoch from enrollments.completed_at - enrollments.enrolled_at) as seconds
             ) as times
             where courses.id = any($1) and courses.analytics_enabled
-            group by courses.id
+            group by courses.id, moments.as_of, moments.begins
         ), before as (
             select course_analytics.* from course_analytics where course_analytics.course_id = any($1)
         ), stored as (
@@ -259,7 +263,7 @@ const COMPUTE: Statement = Statement {
                 avg_time_spent = figures.avg_time_spent,
                 learners_by_progress = figures.learners_by_progress,
                 window_days = $3,
-                as_of = greatest(course_analytics.as_of, $2),
+                as_of = figures.as_of,
                 due_at = figures.due_at
             from figures
             where course_analytics.course_id = figures.course_id
@@ -484,11 +488,9 @@ impl Refreshed {
 
     /// The same as metrics.
     fn counted(self) -> Self {
-        let unsigned = |number: i64| number.try_into().unwrap_or_default();
         telemetry::add(Metric::AnalyticsRefreshed, self.refreshed);
         telemetry::add(Metric::AnalyticsFailed, self.failed);
-        telemetry::add(Metric::AnalyticsRemaining, unsigned(self.remaining));
-        telemetry::add(Metric::Drift, self.drift.map_or(0, unsigned));
+        telemetry::add(Metric::AnalyticsRemaining, self.remaining.try_into().unwrap_or_default());
         self
     }
 }
@@ -515,36 +517,61 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
 pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
     let first = pass(app, Walk::Pending, as_of, deadline).await?;
-    let budget = deadline.saturating_duration_since(Instant::now());
-    let rows = app.db.query_within(budget, FOLD_DRIFT, &[], Repeat::Safe).await?;
-    let row = rows.first().ok_or(Error::Internal { context: "counting drift", source: None })?;
-    let progress: i64 = column(row, "progress_drift")?;
-    let enrollments: i64 = column(row, "enrollment_drift")?;
-    let budget = deadline.saturating_duration_since(Instant::now());
-    let rows = app.db.query_within(budget, RESUME_DRIFT, &[], Repeat::Safe).await?;
-    let row = rows.first().ok_or(Error::Internal { context: "counting drift", source: None })?;
-    let resume: i64 = column(row, "resume_drift")?;
-    // What is put right here is added up by the second pass.
-    let budget = deadline.saturating_duration_since(Instant::now());
-    let rows = app.db.query_within(budget, COMPLETION_DRIFT, &[], Repeat::Safe).await?;
-    let row = rows.first().ok_or(Error::Internal { context: "counting completions", source: None })?;
-    let completions: i64 = column(row, "completion_drift")?;
-    // What the first pass has just stored must come out the same again, for every course there is.
-    let second = pass(app, Walk::All, as_of, deadline).await?;
-    let drift = progress + enrollments + resume + completions + second.strayed;
-    if drift > 0 {
-        tracing::error!(
-            progress,
-            enrollments,
-            resume,
-            completions,
-            figures = second.strayed,
-            "stored values differ from their sources"
-        );
-    }
+    let mut drift = Drift::default();
+    let second = drift.look(app, as_of, deadline).await;
+    // Also where there was no time to look at all of it: what has been found is to be known.
+    let drift = drift.told();
+    let second = second?;
     let remaining = if second.finished { 0 } else { count(app, UNVISITED, as_of, second.behind).await? };
     let (refreshed, failed) = (second.refreshed, first.failed + second.failed);
     Ok(Refreshed { refreshed, failed, remaining, as_of, recounted: None, drift: Some(drift) }.counted())
+}
+
+/// How many stored values differ from what they are made of.
+#[derive(Debug, Default)]
+struct Drift {
+    progress: i64,
+    enrollments: i64,
+    resume: i64,
+    completions: i64,
+    figures: i64,
+}
+
+impl Drift {
+    async fn look(&mut self, app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
+        let ask = async |statement: Statement| {
+            let budget = deadline.saturating_duration_since(Instant::now());
+            let rows = app.db.query_within(budget, statement, &[], Repeat::Safe).await?;
+            rows.into_iter().next().ok_or(Error::Internal { context: "counting drift", source: None })
+        };
+        let row = ask(FOLD_DRIFT).await?;
+        self.progress = column(&row, "progress_drift")?;
+        self.enrollments = column(&row, "enrollment_drift")?;
+        self.resume = column(&ask(RESUME_DRIFT).await?, "resume_drift")?;
+        // What is put right here is added up by the pass behind it.
+        self.completions = column(&ask(COMPLETION_DRIFT).await?, "completion_drift")?;
+        // What a pass has just stored must come out the same again, for every course there is.
+        let pass = pass(app, Walk::All, as_of, deadline).await?;
+        self.figures = pass.strayed;
+        Ok(pass)
+    }
+
+    fn told(self) -> i64 {
+        let Self { progress, enrollments, resume, completions, figures } = self;
+        let all = progress + enrollments + resume + completions + figures;
+        if all > 0 {
+            tracing::error!(
+                progress,
+                enrollments,
+                resume,
+                completions,
+                figures,
+                "stored values differ from their sources"
+            );
+        }
+        telemetry::add(Metric::Drift, all.try_into().unwrap_or_default());
+        all
+    }
 }
 
 async fn count(app: &App, what: Statement, as_of: DateTime<Utc>, behind: Option<Uuid>) -> Result<i64, Error> {

@@ -205,6 +205,25 @@ async fn a_refresh_without_time_left_says_what_remains() {
     assert_eq!((answer.refreshed, answer.remaining), (0, 1));
 }
 
+#[tokio::test]
+async fn a_run_that_began_earlier_does_not_take_figures_back_in_time() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    alice.record(&[event(&course.sections[0], 1, true)]).await.expect(OK);
+    let (before, after) = (Utc::now() + TimeDelta::days(29), Utc::now() + TimeDelta::days(31));
+    analytics::refresh(lectern.app(), before, deadline()).await.unwrap();
+    assert_eq!(figures(&lectern, &course).await["activeLearners"], 1);
+    analytics::refresh(lectern.app(), after, deadline()).await.unwrap();
+    let gone = figures(&lectern, &course).await;
+    assert_eq!(gone["activeLearners"], 0);
+    // One was late, and goes over all courses.
+    let late = analytics::reconcile(lectern.app(), before, deadline()).await.unwrap();
+    assert_eq!(late.drift, Some(0));
+    assert_eq!(figures(&lectern, &course).await, gone);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn refreshes_that_overlap_with_each_other_and_with_writers_lose_nothing() {
     let lectern = Lectern::start().await;
