@@ -112,7 +112,9 @@ const LOAD: Statement = Statement {
         ), written as (
             insert into enrollments as stored (user_id, course_id, enrolled_at, tree_version, active_during)
             select
-                sent.user_id, courses.id, sent.enrolled_at, courses.tree_version, opened_v1('{}', sent.enrolled_at)
+                sent.user_id, courses.id, sent.enrolled_at, courses.tree_version,
+                -- From now on at the latest: whose clock is ahead does not bar their learners until then.
+                opened_v1('{}', least(sent.enrolled_at, $4))
             from sent
             join courses on courses.id = $1 and courses.status = 'published'
             order by sent.user_id collate \"C\"
