@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use futures_util::future::join_all;
 use redis::{Cmd, FromRedisValue, cmd};
 use reqwest::{Method, StatusCode};
@@ -118,6 +119,34 @@ fn counted<const N: usize>(answers: &[Answer], sources: [&str; N]) -> [usize; N]
         assert_eq!((&answer.text, answer.header("etag")), (&answers[0].text, tag));
     }
     sources.map(|source| answers.iter().filter(|answer| answer.header("x-cache") == source).count())
+}
+
+#[tokio::test]
+async fn a_copy_is_fresh_for_as_long_as_it_should_be_and_kept_for_a_day() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("teacher", &[1]).await;
+    let alice = lectern.learner("alice");
+    alice.enrol(&course).await.expect(StatusCode::CREATED);
+    let url = redis_url(&lectern);
+    let detail = format!("/courses/{}", course.id);
+    for (path, seconds) in [("/courses", 300), (&detail, 600), (&format!("{detail}/progress"), 60)] {
+        alice.get(path).await.expect(OK);
+        let now = Utc::now().timestamp_millis();
+        let (mut fresh, mut kept) = (Vec::new(), Vec::new());
+        for key in ask::<Vec<String>>(&url, cmd("KEYS").arg("*")).await {
+            let entry: Vec<u8> = ask(&url, cmd("GET").arg(&key)).await;
+            let Some(end) = entry.iter().position(|byte| *byte == b'\n') else { continue };
+            let envelope: Value = serde_json::from_slice(&entry[..end]).unwrap();
+            fresh.push((envelope["until"].as_i64().unwrap() - now) as f64 / 1e3);
+            kept.push(ask::<i64>(&url, cmd("TTL").arg(&key)).await);
+        }
+        // Up to a tenth is taken off by lot; the test itself takes a while.
+        let ([fresh], [kept]) = (&fresh[..], &kept[..]) else { panic!("{path}: {fresh:?}") };
+        let most = f64::from(seconds);
+        assert!((0.9 * most - 5.0..=most).contains(fresh), "{path}: {fresh}");
+        assert!((86_390..=86_400).contains(kept), "{path}: {kept}");
+        ask::<()>(&url, &cmd("FLUSHDB")).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

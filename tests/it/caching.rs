@@ -21,6 +21,7 @@ on_a_node_and_on_a_cluster! {
     a_second_read_is_a_hit_with_the_same_bytes_and_headers,
     what_is_public_may_be_shared_and_what_is_personal_may_not,
     every_write_shows_in_the_next_read_of_every_environment,
+    an_enrolment_leaves_what_is_kept_for_everybody,
     enrolling_shows_at_once_though_not_being_enrolled_was_read_before,
     garbage_in_redis_is_a_miss,
     a_reader_that_loaded_before_a_write_stores_nothing_after_it,
@@ -108,6 +109,24 @@ async fn every_write_shows_in_the_next_read_of_every_environment(kind: Kind) {
     teacher.delete(&path).await.expect(StatusCode::NO_CONTENT);
     seen(&detail).await.problem(404, "course_not_found");
     assert_eq!(seen(&list).await.expect(OK)["courses"].as_array().unwrap().len(), 1);
+}
+
+async fn an_enrolment_leaves_what_is_kept_for_everybody(kind: Kind) {
+    let (lectern, course) = started(kind).await;
+    let anyone = lectern.anyone();
+    let [list, detail, _] = cached_paths(&course);
+    for path in [&list, &detail] {
+        anyone.get(path).await.expect(OK);
+    }
+    let bob = lectern.learner("bob");
+    bob.enrol(&course).await.expect(StatusCode::CREATED);
+    bob.record(&[event(&course.sections[0], 1, true)]).await.expect(OK);
+    let class = json!({"enrollments": [{"userId": "carol"}]});
+    lectern.service().post(&format!("/courses/{}/enrollments", course.id), &class).await.expect(OK);
+    bob.delete(&format!("/courses/{}/enrollment", course.id)).await.expect(StatusCode::NO_CONTENT);
+    for path in [&list, &detail] {
+        assert_eq!(anyone.get(path).await.header("x-cache"), "hit", "{path}");
+    }
 }
 
 async fn enrolling_shows_at_once_though_not_being_enrolled_was_read_before(kind: Kind) {
