@@ -14,8 +14,8 @@ begin
     for wanted in
         select roles.name, roles.settings
         from (values
-            -- A read is given up after 2.5 s by who asked.
-            ('lectern_read', array['statement_timeout=5s', 'lock_timeout=1s']),
+            -- A read is given up after 2.5 s by who asked, a range of a roster after 8.
+            ('lectern_read', array['statement_timeout=10s', 'lock_timeout=1s']),
             -- POST /courses may take 15 s. A lock, less than the 1.8 s after which progress is parked.
             ('lectern_write', array['statement_timeout=20s', 'lock_timeout=1s']),
             -- A reconcile reads the whole ledger in one statement, and has four minutes: it sorts in memory what it can.

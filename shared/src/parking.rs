@@ -30,7 +30,7 @@ use uuid::Uuid;
 use crate::{
     config,
     error::Error,
-    gzip,
+    gzip, ids,
     telemetry::{self, Metric},
 };
 
@@ -163,8 +163,8 @@ pub struct FinishedPage {
 pub struct Page {
     /// The submissions.
     pub submissions: Vec<Submission>,
-    /// How many beside them cannot be read: of a newer version, perhaps. They stay for who understands them.
-    pub unreadable: u64,
+    /// Since when those wait that cannot be read: of a newer version, perhaps. They stay for who understands them.
+    pub unreadable: Vec<DateTime<Utc>>,
     /// Behind which the next page begins, where there is one.
     pub behind: Option<Uuid>,
 }
@@ -225,7 +225,8 @@ impl Parking {
             match read_pending(item) {
                 Some(submission) => page.submissions.push(submission),
                 None => {
-                    page.unreadable += 1;
+                    // What was not stored by us has no time, and should be looked at now.
+                    page.unreadable.push(id(item).and_then(ids::made_at).unwrap_or_default());
                     tracing::error!(submission = text(item, SORT_KEY), "a parked submission cannot be read");
                 }
             }

@@ -198,7 +198,7 @@ impl<'a> Run<'a> {
     /// Whether anything waits.
     async fn finds_any(&self) -> Result<bool, Error> {
         let pages = future::try_join_all((0..SHARDS).map(|shard| self.parking.pending(shard, None, 1))).await?;
-        Ok(pages.iter().any(|page| !page.submissions.is_empty() || page.unreadable > 0))
+        Ok(pages.iter().any(|page| !page.submissions.is_empty() || !page.unreadable.is_empty()))
     }
 
     /// Goes through all shards side by side, a page of each at a time.
@@ -212,7 +212,8 @@ impl<'a> Run<'a> {
             let mut next = Vec::new();
             for ((shard, _), page) in ends.iter().zip(pages) {
                 submissions.extend(page.submissions);
-                self.left.fetch_add(page.unreadable, Ordering::Relaxed);
+                self.left.fetch_add(page.unreadable.len() as u64, Ordering::Relaxed);
+                page.unreadable.iter().for_each(|since| self.wait_since(*since));
                 next.extend(page.behind.map(|id| (*shard, Some(id))));
             }
             ends = next;
@@ -344,6 +345,7 @@ impl<'a> Run<'a> {
         // Another run may have been faster.
         let found = self.parking.find(id, self.now).await;
         if !found.is_ok_and(|status| status.is_some_and(|status| status.ended.is_some())) {
+            telemetry::count(Metric::LostCanaries);
             tracing::error!(submission = %id, "the canary did not come through");
         }
     }

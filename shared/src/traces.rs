@@ -356,7 +356,7 @@ impl<'a> Waiting<'a> {
         in_time(deadline)?;
         let pages = self.ends.iter().map(|(shard, behind)| self.parking.pending(*shard, *behind, PAGE));
         let pages = future::try_join_all(pages).await?;
-        if pages.iter().any(|page| page.unreadable > 0) {
+        if pages.iter().any(|page| !page.unreadable.is_empty()) {
             return Err(unreadable());
         }
         let shards = self.ends.iter().map(|(shard, _)| *shard);

@@ -2,15 +2,17 @@
 
 use std::{collections::BTreeMap, net::TcpListener};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use chrono::{TimeDelta, Utc};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::{
     config::Redis,
     http, invocation,
-    parking::Submission,
+    parking::{self, Submission},
     telemetry::{METRICS, NAMESPACE, Trace, Unit},
 };
+use uuid::Uuid;
 
 use crate::{
     log::Log,
@@ -165,7 +167,7 @@ async fn the_age_of_what_waits_is_that_of_the_oldest_and_no_canarys() {
     let parking = lectern.app().parking.as_ref().unwrap();
     let park = async |sender: &str, canary: bool, hours: i64| {
         let body = json!({"service": false, "maxAgeDays": 30, "canary": canary, "events": [{
-            "userId": sender, "eventId": uuid::Uuid::now_v7(), "sectionId": course.sections[0],
+            "userId": sender, "eventId": Uuid::now_v7(), "sectionId": course.sections[0],
             "timeSpent": 1, "completed": false, "occurredAt": null,
         }]});
         let accepted_at = Utc::now() - TimeDelta::hours(hours);
@@ -182,6 +184,26 @@ async fn the_age_of_what_waits_is_that_of_the_oldest_and_no_canarys() {
     cut_off.invoke("replay-parked", json!({})).await;
     let waiting = log.new_summary();
     assert_eq!((age_in_hours(&waiting), metrics(&waiting)["ParkedRemaining"]), (Some(3), 3.0));
+    // Of one that nobody can read, its id tells.
+    let settings = lectern.app().config.parking.clone().unwrap();
+    let hours_ago = |hours| (Utc::now() - TimeDelta::hours(hours)).timestamp() as u64;
+    let id = Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, hours_ago(7), 0));
+    let put = parking::connect(&settings).await.put_item().table_name(&settings.table);
+    let put = put.item("pk", AttributeValue::S("pending#00".to_owned()));
+    put.item("sk", AttributeValue::S(id.to_string())).send().await.unwrap();
+    lectern.invoke("replay-parked", json!({})).await;
+    let unreadable = log.new_summary();
+    assert_eq!((age_in_hours(&unreadable), metrics(&unreadable)["ParkedRemaining"]), (Some(7), 1.0));
+}
+
+#[tokio::test]
+async fn a_canary_that_is_lost_is_counted() {
+    let (log, lectern, _) = with_a_learner().await;
+    lectern.invoke("replay-parked", json!({})).await;
+    assert_eq!(metrics(&log.new_summary()).get("LostCanaries"), None);
+    lectern.sql("alter table progress_events rename to elsewhere").await;
+    lectern.invoke("replay-parked", json!({})).await;
+    assert_eq!(metrics(&log.new_summary())["LostCanaries"], 1.0);
 }
 
 #[tokio::test]

@@ -197,7 +197,7 @@ async fn each_role_has_limits_in_this_database() {
             idle("lectern_read"),
             "lectern_read jit=off".to_owned(),
             "lectern_read lock_timeout=1s".to_owned(),
-            "lectern_read statement_timeout=5s".to_owned(),
+            "lectern_read statement_timeout=10s".to_owned(),
             idle("lectern_refresh"),
             "lectern_refresh jit=off".to_owned(),
             "lectern_refresh lock_timeout=10s".to_owned(),

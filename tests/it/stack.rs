@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use shared::{config::Config, migrations::ALL, telemetry};
 
 use self::cloudformation::{MADE, Parameters, Stack, Template, text};
@@ -176,6 +176,7 @@ fn the_rules_refuse_what_cannot_work_and_say_why() {
         (&[("JwtIssuer", "https://issuer.example")][..], "JwtAudience"),
         (&[("DatabaseUrl", "x"), ("DatabaseHost", "y"), ("DatabaseResourceId", "z")], "Give one of them"),
         (&[("DatabaseHost", "y")], "DatabaseResourceId"),
+        (&[("DatabasePort", "6432")], "DatabaseHost"),
         (&[("MigrationDatabaseUrl", "x")], "DatabaseUrl"),
         (&[("SubnetIds", "a,b")], "VpcId"),
         (&[("SecurityGroupIds", "a")], "SubnetIds"),
@@ -490,9 +491,43 @@ fn alarms_and_dashboard_read_the_metrics_that_functions_write() {
     assert_eq!(shown, written, "on the dashboard");
     assert!(read.is_subset(&written), "{read:?}");
     // What somebody has to be told of.
-    for name in ["Parked", "ParkedAgeMax", "RejectedParked", "ParkingFailures", "AnalyticsFailed", "Drift", "Errors"] {
+    for name in [
+        "Parked",
+        "ParkedAgeMax",
+        "RejectedParked",
+        "LostCanaries",
+        "ParkingFailures",
+        "AnalyticsFailed",
+        "Drift",
+        "Errors",
+    ] {
         assert!(read.contains(name), "{name} has no alarm");
     }
+}
+
+#[test]
+fn the_clock_calls_as_often_as_is_promised() {
+    let template = template();
+    for (size, every) in SIZES.iter().zip(["rate(1 hour)", "rate(5 minutes)", "rate(5 minutes)"]) {
+        assert_eq!(template.document["Mappings"]["Sizes"][size]["RefreshEvery"], every, "{size}");
+    }
+    let rate = |function: &str, event: &str| {
+        template.document["Resources"][function]["Properties"]["Events"][event]["Properties"]["ScheduleExpression"]
+            .clone()
+    };
+    assert_eq!(rate("RefreshAnalytics", "EveryNowAndThen")["Fn::FindInMap"][2], "RefreshEvery");
+    assert_eq!(rate("RefreshAnalytics", "OnceAWeek"), "rate(7 days)");
+    assert_eq!(rate("ReplayParked", "EveryMinute"), "rate(1 minute)");
+}
+
+#[test]
+fn pages_of_other_origins_may_say_and_read_all_that_the_api_speaks_of() {
+    let cors = template().document["Resources"]["HttpApi"]["Properties"]["CorsConfiguration"].clone();
+    assert_eq!(
+        cors["AllowHeaders"],
+        json!(["Authorization", "Content-Type", "If-Match", "If-None-Match", "Idempotency-Key"])
+    );
+    assert_eq!(cors["ExposeHeaders"], json!(["ETag", "Link", "Location", "Retry-After", "X-Cache"]));
 }
 
 #[test]
@@ -510,16 +545,18 @@ fn the_alarms_are_explained_in_operations_and_no_other() {
 }
 
 #[test]
-fn a_release_is_taken_back_when_any_function_of_the_api_crashes() {
-    let releases = nested("releases.yaml");
-    let metrics = releases.document["Resources"]["Crashes"]["Properties"]["Metrics"].as_array().unwrap().clone();
-    let watched: BTreeSet<String> = metrics
-        .iter()
-        .filter_map(|metric| metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Fn::Sub"].as_str())
-        .map(|name| name.trim_start_matches("${Service}-").to_owned())
-        .collect();
-    let called = functions(&template()).into_iter().filter(Function::has_route).map(|function| function.binary);
-    assert_eq!(watched, called.collect());
+fn a_function_of_the_api_that_crashes_is_taken_back_and_one_that_is_throttled_is_told_of() {
+    let called: BTreeSet<String> =
+        functions(&template()).into_iter().filter(Function::has_route).map(|function| function.binary).collect();
+    for (file, alarm) in [("releases.yaml", "Crashes"), ("monitoring.yaml", "TooFewCopies")] {
+        let metrics = nested(file).document["Resources"][alarm]["Properties"]["Metrics"].as_array().unwrap().clone();
+        let watched: BTreeSet<String> = metrics
+            .iter()
+            .filter_map(|metric| metric["MetricStat"]["Metric"]["Dimensions"][0]["Value"]["Fn::Sub"].as_str())
+            .map(|name| name.trim_start_matches("${Service}-").to_owned())
+            .collect();
+        assert_eq!(watched, called, "{alarm}");
+    }
 }
 
 #[test]

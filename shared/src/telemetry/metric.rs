@@ -80,6 +80,8 @@ metrics! {
     ParkedAgeMax: Seconds,
     /// Submissions that still wait.
     ParkedRemaining: Count,
+    /// Batches that were parked for a trial and could not be replayed.
+    LostCanaries: Count,
     /// Operations on the parking table that failed or were too slow.
     ParkingFailures: Count,
     /// First answers that were given again.
