@@ -205,7 +205,7 @@ const COMPUTE: Statement = Statement {
             select
                 courses.id as course_id,
                 count(enrollments.user_id)::integer as total_enrollments,
-                (count(*) filter (where enrollments.last_activity_at > moments.begins))::integer as active_learners,
+                (count(*) filter (where enrollments.last_activity_at > windows.begins))::integer as active_learners,
                 count(enrollments.completed_at)::integer as completed_enrollments,
                 case when count(enrollments.user_id) > 0 then
                     floor(count(enrollments.completed_at) * 10000.0 / count(enrollments.user_id)) / 100
@@ -219,9 +219,9 @@ const COMPUTE: Statement = Statement {
                     as p75_completion_time,
                 round(avg(enrollments.time_spent) filter (where enrollments.completed_at is not null))::bigint
                     as avg_time_spent,
-                min(enrollments.last_activity_at) filter (where enrollments.last_activity_at > moments.begins)
+                min(enrollments.last_activity_at) filter (where enrollments.last_activity_at > windows.begins)
                     + make_interval(hours => 24 * $3) as due_at,
-                moments.as_of,
+                greatest(course_analytics.as_of, $2) as as_of,
                 array[",
         between!("0", "$4"),
         ", ",
@@ -238,16 +238,15 @@ const COMPUTE: Statement = Statement {
             from courses
             join course_analytics on course_analytics.course_id = courses.id
             -- Figures do not go back in time: a run that began later may have been here first.
-            cross join lateral (select greatest(course_analytics.as_of, $2) as as_of) as latest
             cross join lateral (
-                select latest.as_of, latest.as_of - make_interval(hours => 24 * $3) as begins
-            ) as moments
+                select greatest(course_analytics.as_of, $2) - make_interval(hours => 24 * $3) as begins
+            ) as windows
             left join enrollments on enrollments.course_id = courses.id and enrollments.status <> 'cancelled'
             cross join lateral (
                 select extract(epoch from enrollments.completed_at - enrollments.enrolled_at) as seconds
             ) as times
             where courses.id = any($1) and courses.analytics_enabled
-            group by courses.id, moments.as_of, moments.begins
+            group by courses.id, course_analytics.course_id
         ), before as (
             select course_analytics.* from course_analytics where course_analytics.course_id = any($1)
         ), stored as (
@@ -286,7 +285,7 @@ const COMPUTE: Statement = Statement {
             (
                 select count(*)
                 from figures
-                join before on before.course_id = figures.course_id and before.as_of <= $2
+                join before on before.course_id = figures.course_id and before.as_of is not null
                 where figures.course_id not in (select cleared.course_id from cleared) and (
                     figures.total_enrollments, figures.active_learners, figures.completed_enrollments,
                     figures.completion_rate, figures.avg_completion_time, figures.median_completion_time,
@@ -503,7 +502,8 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
         tracing::warn!(error = telemetry::chain(&error), "enrollments were not counted by their new trees");
         None
     });
-    let pass = pass(app, Walk::Pending, as_of, deadline).await?;
+    let mut pass = Pass::default();
+    pass.walk(app, Walk::Pending, as_of, deadline).await?;
     if let Err(error) = ledger::prune(app, as_of, deadline).await {
         // The next run goes on where this one stopped.
         tracing::warn!(error = telemetry::chain(&error), "the ledger was not pruned");
@@ -516,11 +516,12 @@ pub async fn refresh(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Resu
 
 /// Refreshes, then computes everything again from the ground and counts what did not agree.
 pub async fn reconcile(app: &App, as_of: DateTime<Utc>, deadline: Instant) -> Result<Refreshed, Error> {
-    let first = pass(app, Walk::Pending, as_of, deadline).await?;
+    let mut first = Pass::default();
+    first.walk(app, Walk::Pending, as_of, deadline).await?;
     let mut drift = Drift::default();
     let second = drift.look(app, as_of, deadline).await;
-    // Also where there was no time to look at all of it: what has been found is to be known.
-    let drift = drift.told();
+    // Also where there was no time to look at all of it: what has been found is to be known, and the figures are right now.
+    let drift = drift.told(second.is_ok());
     let second = second?;
     let remaining = if second.finished { 0 } else { count(app, UNVISITED, as_of, second.behind).await? };
     let (refreshed, failed) = (second.refreshed, first.failed + second.failed);
@@ -551,12 +552,13 @@ impl Drift {
         // What is put right here is added up by the pass behind it.
         self.completions = column(&ask(COMPLETION_DRIFT).await?, "completion_drift")?;
         // What a pass has just stored must come out the same again, for every course there is.
-        let pass = pass(app, Walk::All, as_of, deadline).await?;
+        let mut pass = Pass::default();
+        let ended = pass.walk(app, Walk::All, as_of, deadline).await;
         self.figures = pass.strayed;
-        Ok(pass)
+        ended.map(|()| pass)
     }
 
-    fn told(self) -> i64 {
+    fn told(self, is_all: bool) -> i64 {
         let Self { progress, enrollments, resume, completions, figures } = self;
         let all = progress + enrollments + resume + completions + figures;
         if all > 0 {
@@ -569,7 +571,9 @@ impl Drift {
                 "stored values differ from their sources"
             );
         }
-        telemetry::add(Metric::Drift, all.try_into().unwrap_or_default());
+        if all > 0 || is_all {
+            telemetry::add(Metric::Drift, all.try_into().unwrap_or_default());
+        }
         all
     }
 }
@@ -602,30 +606,31 @@ struct Pass {
     finished: bool,
 }
 
-async fn pass(app: &App, walk: Walk, as_of: DateTime<Utc>, deadline: Instant) -> Result<Pass, Error> {
-    let mut pass = Pass::default();
-    let list = match walk {
-        Walk::Pending => PENDING,
-        Walk::All => ALL,
-    };
-    while Instant::now() < deadline {
-        let params: [Param<'_>; 3] = [(&as_of, Type::TIMESTAMPTZ), (&pass.behind, Type::UUID), (&BATCH, Type::INT8)];
-        let rows = app.db.query(list, &params, Repeat::Safe).await?;
-        let batch = rows.iter().map(|row| column(row, "course_id")).collect::<Result<Vec<Uuid>, _>>()?;
-        let Some(last) = batch.last() else {
-            pass.finished = true;
-            break;
-        };
-        if pass.add(app, walk, &batch, as_of, deadline).await.is_err() {
-            // Something in the batch cannot be done. One by one, the others can.
-            pass.add_each(app, walk, &batch, as_of, deadline).await;
-        }
-        pass.behind = Some(*last);
-    }
-    Ok(pass)
-}
-
 impl Pass {
+    /// Goes on until the end or until the deadline. What it has done counts where it fails, too.
+    async fn walk(&mut self, app: &App, walk: Walk, as_of: DateTime<Utc>, deadline: Instant) -> Result<(), Error> {
+        let list = match walk {
+            Walk::Pending => PENDING,
+            Walk::All => ALL,
+        };
+        while Instant::now() < deadline {
+            let params: [Param<'_>; 3] =
+                [(&as_of, Type::TIMESTAMPTZ), (&self.behind, Type::UUID), (&BATCH, Type::INT8)];
+            let rows = app.db.query(list, &params, Repeat::Safe).await?;
+            let batch = rows.iter().map(|row| column(row, "course_id")).collect::<Result<Vec<Uuid>, _>>()?;
+            let Some(last) = batch.last() else {
+                self.finished = true;
+                break;
+            };
+            if self.add(app, walk, &batch, as_of, deadline).await.is_err() {
+                // Something in the batch cannot be done. One by one, the others can.
+                self.add_each(app, walk, &batch, as_of, deadline).await;
+            }
+            self.behind = Some(*last);
+        }
+        Ok(())
+    }
+
     /// Refreshes courses each by itself and counts those that cannot be done.
     async fn add_each(&mut self, app: &App, walk: Walk, courses: &[Uuid], as_of: DateTime<Utc>, deadline: Instant) {
         for course in courses {
@@ -648,8 +653,7 @@ impl Pass {
         as_of: DateTime<Utc>,
         deadline: Instant,
     ) -> Result<(), Failure> {
-        let mut session = app.db.session("analytics.refresh", deadline).await?;
-        session.begin().await?;
+        let mut session = app.db.begin("analytics.refresh", deadline).await?;
         session.query(PREPARE, &[(&courses, Type::UUID_ARRAY)]).await?;
         let rows = session.query(LOCK, &[(&courses, Type::UUID_ARRAY)]).await?;
         let locked = rows.iter().map(|row| row.try_get("course_id")).collect::<Result<Vec<Uuid>, _>>();

@@ -214,8 +214,7 @@ pub async fn replace(
     version: i64,
     lessons: &[Lesson],
 ) -> Result<String, Error> {
-    let mut session = app.db.session("content.replace", Instant::now() + BUDGET).await?;
-    session.begin().await?;
+    let mut session = app.db.begin_soon("content.replace", Instant::now() + BUDGET).await?;
     let replaced = replace_in(&mut session, caller, course, version, lessons).await;
     end(app, session, course, replaced).await
 }
@@ -238,8 +237,7 @@ pub async fn append(
     request_hash: &[u8],
     lessons: &[Lesson],
 ) -> Result<Appended, Error> {
-    let mut session = app.db.session("content.append", Instant::now() + BUDGET).await?;
-    session.begin().await?;
+    let mut session = app.db.begin_soon("content.append", Instant::now() + BUDGET).await?;
     let key = Key { text: key, request_hash };
     let appended = append_in(&mut session, caller, course, &key, lessons).await;
     end(app, session, course, appended).await

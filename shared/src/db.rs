@@ -335,11 +335,30 @@ impl Database {
         }
     }
 
-    /// A connection for a transaction of several statements, each bounded by `deadline`.
-    pub async fn session(&self, name: &'static str, deadline: Instant) -> Result<Session<'_>, Failure> {
+    /// Begins a transaction of several statements, each bounded by `deadline`.
+    pub async fn begin(&self, name: &'static str, deadline: Instant) -> Result<Session<'_>, Failure> {
+        self.begin_within(name, deadline, deadline).await
+    }
+
+    /// The same for somebody who waits: however long it may take in all, a server that is there begins it at once.
+    pub async fn begin_soon(&self, name: &'static str, deadline: Instant) -> Result<Session<'_>, Failure> {
         self.admit(name)?;
-        let connection = self.checkout(name, deadline).await?;
-        Ok(Session { db: self, connection: Some(connection), deadline })
+        let started = Instant::now();
+        let session = self.begin_within(name, deadline.min(started + self.budget), deadline).await;
+        self.mind_silence(&session, started);
+        session
+    }
+
+    async fn begin_within(
+        &self,
+        name: &'static str,
+        begun_by: Instant,
+        deadline: Instant,
+    ) -> Result<Session<'_>, Failure> {
+        let connection = self.checkout(name, begun_by).await?;
+        let session = Session { db: self, connection: Some(connection), deadline };
+        session.command(Statement { name: "begin", sql: "begin" }, begun_by).await?;
+        Ok(session)
     }
 }
 
@@ -353,15 +372,6 @@ pub struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Begins a transaction. However long that may take in all, a server that is there begins it at once.
-    pub async fn begin(&mut self) -> Result<(), Failure> {
-        let started = Instant::now();
-        let deadline = self.deadline.min(started + self.db.budget);
-        let result = self.command(Statement { name: "begin", sql: "begin" }, deadline).await;
-        self.db.mind_silence(&result, started);
-        result
-    }
-
     /// Commits it and gives the connection back.
     pub async fn commit(mut self) -> Result<(), Failure> {
         self.command(Statement { name: "commit", sql: "commit" }, self.deadline).await?;
@@ -383,7 +393,7 @@ impl Session<'_> {
         self.db.timed(statement, self.deadline, connection.query_typed(statement.sql, params)).await
     }
 
-    async fn command(&mut self, statement: Statement, deadline: Instant) -> Result<(), Failure> {
+    async fn command(&self, statement: Statement, deadline: Instant) -> Result<(), Failure> {
         let connection = self.connection.as_ref().ok_or_else(|| Failure::fault(statement.name, "session is over"))?;
         self.db.timed(statement, deadline, connection.batch_execute(statement.sql)).await
     }

@@ -156,8 +156,7 @@ async fn settle_course(
     done: &mut Settled,
 ) -> Result<(), Error> {
     while Instant::now() < deadline {
-        let mut session = app.db.session("recount.settle", deadline.min(Instant::now() + BATCH_LIMIT)).await?;
-        session.begin().await?;
+        let mut session = app.db.begin("recount.settle", deadline.min(Instant::now() + BATCH_LIMIT)).await?;
         let behind = Behind::lock(&mut session, course).await?;
         let settled = behind.settle(&mut session, course).await?;
         session.commit().await?;

@@ -342,9 +342,9 @@ impl<'a> Run<'a> {
         let Some(id) = canary.filter(|_| self.canaries.load(Ordering::Relaxed) == 0 && !self.is_over()) else {
             return;
         };
-        // Another run may have been faster.
+        // Another run may have been faster. Where DynamoDB does not say, that is another trouble.
         let found = self.parking.find(id, self.now).await;
-        if !found.is_ok_and(|status| status.is_some_and(|status| status.ended.is_some())) {
+        if found.is_ok_and(|status| status.is_none_or(|status| status.ended.is_none())) {
             telemetry::count(Metric::LostCanaries);
             tracing::error!(submission = %id, "the canary did not come through");
         }

