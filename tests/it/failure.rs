@@ -82,7 +82,8 @@ async fn what_was_committed_but_never_answered_is_parked_and_counts_once() {
 
 #[tokio::test]
 async fn what_was_committed_but_not_answered_is_found_by_the_second_try() {
-    let [report] = endure([Trial::new("cut", 1_000, [Trouble::Postgres(Fault::CutAnswer.to_every(2))])]).await;
+    // Some meet it a second time, and are parked: long enough for others.
+    let [report] = endure([Trial::new("cut", 3_000, [Trouble::Postgres(Fault::CutAnswer.to_every(2))])]).await;
     assert!(report.bites > 0 && report.duplicates > 0, "{report:?}");
 }
 

@@ -687,14 +687,16 @@ async fn a_forged_cursor_is_refused_or_is_a_place_in_the_list() {
             .map(str::to_owned)
             .collect();
         for forged in [
-            json!([1, name]),
-            json!([1, name, null, null]),
+            json!([2, name]),
+            json!([2, name, null, null]),
             json!([0, name, 0, id]),
-            json!([2, name, 0, id]),
-            json!(["1", name, 0, id]),
-            json!([1, [name], 0, id]),
-            json!([1, name, 0, if name.starts_with("roster") { "\0" } else { "no-id" }]),
-            json!([1, name, 0, 7]),
+            // As it was once.
+            json!([1, name, 0, id]),
+            json!([3, name, 0, id]),
+            json!(["2", name, 0, id]),
+            json!([2, [name], 0, id]),
+            json!([2, name, 0, if name.starts_with("roster") { "\0" } else { "no-id" }]),
+            json!([2, name, 0, 7]),
         ] {
             texts.push(base64url(forged.to_string().as_bytes()));
         }
@@ -703,7 +705,7 @@ async fn a_forged_cursor_is_refused_or_is_a_place_in_the_list() {
             assert_eq!(pointers(&refused(&answer, 400, "invalid_cursor")), ["?cursor"], "{list} {text}");
         }
         for key in &keys {
-            let cursor = base64url(json!([1, name, key, id]).to_string().as_bytes());
+            let cursor = base64url(json!([2, name, key, id]).to_string().as_bytes());
             let answer = teacher.get(&format!("{list}cursor={cursor}")).await;
             if answer.status != StatusCode::OK {
                 assert_eq!(pointers(&refused(&answer, 400, "invalid_cursor")), ["?cursor"], "{list} {key}");
