@@ -177,13 +177,11 @@ async fn a_run_uses_the_servers_that_it_is_given_and_leaves_them_as_they_are() {
         value.into_string().expect("a text")
     };
     let name = format!("given_{}", std::process::id());
-    let (server, _) = tokio_postgres::connect(&given("DATABASE_URL"), tokio_postgres::NoTls)
-        .await
-        .map(|(client, connection)| (client, tokio::spawn(connection)))
-        .expect("PostgreSQL answers");
+    let url = given("DATABASE_URL");
+    let (server, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.expect("PostgreSQL answers");
+    tokio::spawn(connection);
     server.batch_execute(&format!("create database {name}")).await.expect("a database");
-    let (address, _) =
-        given("DATABASE_URL").rsplit_once('/').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("a URL");
+    let (address, _) = url.rsplit_once('/').expect("a URL");
     // The last of its databases: tests take them from the first on.
     let redis = format!("{}/9999", given("REDIS_URL").trim_end_matches('/'));
     let database = format!("{address}/{name}");

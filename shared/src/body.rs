@@ -16,6 +16,7 @@ use serde_json::{Number, Value};
 use uuid::Uuid;
 
 use crate::{
+    auth::is_user,
     error::{Error, Fault, reason},
     ids,
 };
@@ -41,8 +42,6 @@ impl Text {
 
 /// An address of something that is shown.
 pub(crate) const HTTPS_URL: Text = Text::filled(2_000);
-/// A `sub`: who signs in with blanks is somebody, too.
-const USER: Text = Text { most: 255, may_be_blank: true };
 
 /// Parses a body: `read` gets its root, and the faults that it leaves refuse the body as a whole.
 pub fn parse<T>(body: &Value, read: impl FnOnce(&Node<'_>) -> Option<T>) -> Result<T, Error> {
@@ -175,16 +174,10 @@ impl<'a> Node<'a> {
         ids::parse(text).or_else(|| self.refuse("must be a UUID"))
     }
 
-    /// The `sub` of a user: 1 to 255 characters without controls.
+    /// The `sub` of a user, as a token may have it.
     pub fn user(&self) -> Option<&'a str> {
-        let text = self.text(USER)?;
-        if text.is_empty() {
-            return self.refuse("must not be empty");
-        }
-        if text.chars().any(char::is_control) {
-            return self.refuse("must not contain control characters");
-        }
-        Some(text)
+        let text = self.read("a string", Value::as_str)?;
+        if is_user(text) { Some(text) } else { self.refuse("must have 1 to 255 characters, none of them a control") }
     }
 
     /// A moment in RFC 3339.
