@@ -51,6 +51,8 @@ pub const REPEATED_FOR: Duration = Duration::from_secs(12 * 60);
 const ERASE_ATTEMPTS: u32 = 3;
 /// Between two of these: a new connection may have to be opened.
 const ERASE_PAUSE: Duration = Duration::from_millis(100);
+/// No answer is longer, whatever it was compressed to.
+const MOST_UNPACKED: usize = 4 << 20;
 /// Freshness is shortened by up to this part, so that what was filled together does not expire together.
 const JITTER: f64 = 0.1;
 
@@ -117,8 +119,10 @@ pub struct Generation(pub String);
 /// What is known of an entry before it is looked up. Keys stand without the prefix that a cache puts before all of its.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// The entry's key.
+    /// The entry's key, but for what it ends with in another coding than the plain one.
     pub key: String,
+    /// How the entry is coded.
+    pub coding: Coding,
     /// What it depends on.
     pub generations: Vec<Generation>,
     /// What moves when it is withdrawn from some of those who saw it: a copy from before is not even shown as stale.
@@ -187,13 +191,17 @@ impl Cache {
         // On the heap, so that a hit is not as large as a miss.
         match (Box::pin(redis.load(slot, seen, load)).await, copy) {
             (Ok(document), _) => Ok(counted(document, Source::Miss)),
-            (Err(error @ Error::Unavailable { .. }), Some(copy)) => {
+            (Err(error @ Error::Unavailable { .. }), copy) => {
+                let copy = match copy {
+                    None => redis.look_up_otherwise(slot).await,
+                    copy => copy,
+                };
+                let Some(copy) = copy else { return Err(error) };
                 tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");
                 Ok(counted(copy.document, Source::Stale(copy.age)))
             }
             (Err(error), copy) => {
-                let is_known = !matches!(error, Error::Unavailable { .. });
-                if is_known && (copy.is_some() || slot.own.is_some()) {
+                if copy.is_some() || slot.own.is_some() {
                     // It is gone, or not for everybody any more, and nobody has told us.
                     redis.forget(slot).await;
                 }
@@ -267,17 +275,28 @@ impl Redis {
     /// All that a look-up needs: what the entry depends on, its visibility last, and then the entry.
     fn keys(&self, slot: &Slot) -> Vec<String> {
         let dependencies = slot.generations.iter().chain([&slot.visibility]).map(|Generation(key)| key);
-        dependencies.chain([&slot.key]).map(|key| self.key(key)).collect()
+        dependencies.map(|key| self.key(key)).chain([self.entry(slot)]).collect()
+    }
+
+    fn entry(&self, slot: &Slot) -> String {
+        self.key(&slot.key) + slot.coding.suffix()
     }
 
     async fn look_up(&self, slot: &Slot) -> Result<Found, Miss> {
         let mut command = cmd("MGET");
         command.arg(self.keys(slot));
-        let mut values: Vec<Option<Vec<u8>>> = self.link.read(&self.key(&slot.key), &command).await?;
+        let mut values: Vec<Option<Vec<u8>>> = self.link.read(&self.entry(slot), &command).await?;
         let entry = values.pop().flatten();
         let seen: Vec<Vec<u8>> = values.into_iter().map(Option::unwrap_or_default).collect();
         let copy = entry.and_then(|entry| open(entry, &seen, unix_millis()));
         Ok(Found { seen, copy })
+    }
+
+    /// The entry in the other coding, as a text, which the answer is made of in either.
+    async fn look_up_otherwise(&self, slot: &Slot) -> Option<Copy> {
+        let other = Slot { coding: slot.coding.other(), ..slot.clone() };
+        let copy = self.look_up(&other).await.ok()?.copy?;
+        Some(Copy { document: copy.document.unpacked(MOST_UNPACKED)?, ..copy })
     }
 
     /// The generations under which something may be stored: made, where there are none. A reader who had seen none could
@@ -301,7 +320,7 @@ impl Redis {
     /// Whether nobody else is at it. Where that cannot be told, nobody is.
     async fn may_load(&self, slot: &Slot) -> bool {
         let mut command = cmd("SET");
-        command.arg(format!("{}:load", self.key(&slot.key))).arg("1").arg("NX");
+        command.arg(format!("{}:load", self.entry(slot))).arg("1").arg("NX");
         command.arg("PX").arg(LOAD_LIMIT.as_millis() as u64);
         self.link.ask::<bool>("lock", &command).await.unwrap_or(true)
     }
@@ -315,7 +334,7 @@ impl Redis {
         load: impl Future<Output = Result<Document, Error>>,
     ) -> Result<Document, Error> {
         let Ok(seen) = self.prepare(slot, seen).await else { return load.await };
-        let flight = self.flights.join(slot.key.clone(), seen);
+        let flight = self.flights.join(self.entry(slot), seen);
         let (mut load, mut failure) = (Some(load), None);
         let shared = flight.cell.get_or_init(|| async {
             let result = match load.take() {
@@ -340,8 +359,8 @@ impl Redis {
 
     /// A generation that is missing voids as well as a new one, so taking it away hurts nobody.
     async fn forget(&self, slot: &Slot) {
-        let own = slot.own.iter().map(|Generation(key)| key);
-        let keys: Vec<String> = own.chain([&slot.key]).map(|key| self.key(key)).collect();
+        let own = slot.own.iter().map(|Generation(key)| self.key(key));
+        let keys: Vec<String> = own.chain([self.entry(slot)]).collect();
         let _ = self.link.ask::<i64>("forget", &Cmd::del(keys)).await;
     }
 

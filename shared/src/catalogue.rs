@@ -261,11 +261,8 @@ pub async fn published(app: &App, query: Query<'_>, coding: Coding) -> Result<(D
         return Ok((load.await?, Source::Bypass));
     }
     let slot = Slot {
-        key: format!(
-            "v1:{{courses}}:{list}/{limit}/{}{}",
-            query.cursor.map(ids::hashed).unwrap_or_default(),
-            coding.suffix()
-        ),
+        key: format!("v1:{{courses}}:{list}/{limit}/{}", query.cursor.map(ids::hashed).unwrap_or_default()),
+        coding,
         generations: vec![generation()],
         visibility: visibility(),
         fresh_for: FRESH_FOR,

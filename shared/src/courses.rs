@@ -201,7 +201,8 @@ pub fn visibility(course: Uuid) -> Generation {
 pub async fn outline(app: &App, course: Uuid, coding: Coding) -> Result<(Document, Source), Error> {
     let slot = Slot {
         // Version 1 was rendered by binaries that know nothing of retired sections.
-        key: format!("v2:{{course:{course}}}:outline{}", coding.suffix()),
+        key: format!("v2:{{course:{course}}}:outline"),
+        coding,
         generations: vec![generation(course)],
         visibility: visibility(course),
         fresh_for: DETAIL_FRESH_FOR,

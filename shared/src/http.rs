@@ -241,7 +241,9 @@ fn plain_etag(compressed: &HeaderValue) -> Option<HeaderValue> {
 fn not_modified(mut response: Response, etag: HeaderValue) -> Response {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     *response.body_mut() = Body::Empty;
+    // A cache may take these for what is said of its own copy, which the plain tag may name.
     response.headers_mut().remove(header::CONTENT_TYPE);
+    response.headers_mut().remove(header::CONTENT_ENCODING);
     response.headers_mut().insert(header::ETAG, etag);
     response
 }
@@ -503,7 +505,8 @@ fn json_response(status: StatusCode, body: String) -> Response {
 /// The same list with the same filters, from `cursor` on.
 fn next_link(request: &Request, path: &str, cursor: &str) -> Option<HeaderValue> {
     let query = request.uri().query().unwrap_or_default();
-    let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("cursor="));
+    let is_cursor = |pair: &str| percent_decode_str(pair.split('=').next().unwrap_or_default()).eq(*b"cursor");
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !is_cursor(pair));
     let query: Vec<Cow<'_, str>> = others.map(Cow::Borrowed).chain([Cow::Owned(format!("cursor={cursor}"))]).collect();
     HeaderValue::from_str(&format!("<{path}?{}>; rel=\"next\"", query.join("&"))).ok()
 }
@@ -555,7 +558,8 @@ fn accepts_gzip(accept: &str) -> bool {
         accept.split(',').find_map(|coding| {
             let mut parts = coding.split(';').map(str::trim);
             let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok());
+            let quality =
+                parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('=')?.trim().parse::<f32>().ok());
             named.then(|| quality.unwrap_or(1.0) > 0.0)
         })
     };
@@ -743,6 +747,7 @@ mod tests {
             ("deflate, GZIP;q=0.5", true),
             ("*", true),
             ("gzip;q=0", false),
+            ("gzip; Q=0", false),
             ("gzip;q=0, *", false),
             ("*;q=0, gzip", true),
             ("br", false),

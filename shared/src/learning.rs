@@ -9,7 +9,7 @@ use crate::{
     access::{Access, access_column},
     app::App,
     auth::Caller,
-    cache::{self, Document, Generation, Slot, Source},
+    cache::{self, Coding, Document, Generation, Slot, Source},
     courses,
     db::{Param, Prepared, Repeat, Statement, column},
     error::{Error, reason},
@@ -128,6 +128,7 @@ pub async fn summary(app: &App, caller: &Caller, course: Uuid) -> Result<(Docume
     let slot = Slot {
         // An admin sees more than others of the same name would; nothing per viewer stands under a shared key.
         key: summary_key(2, &caller.user, course, caller.admin),
+        coding: Coding::Identity,
         generations: vec![courses::generation(course), own.clone()],
         visibility: courses::visibility(course),
         fresh_for: SUMMARY_FRESH_FOR,

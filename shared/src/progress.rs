@@ -74,7 +74,12 @@ pub fn parse_events(body: &Value, caller: &Caller, key: Option<&str>) -> Result<
             root.field("events").items(1..=MOST_EVENTS, |node| sender.event(node))
         }
     })?;
-    let mut events = Vec::with_capacity(items.len());
+    let count = items.iter().map(|item| item.parts.len()).sum();
+    if count > MOST_EVENTS {
+        let detail = format!("comes to {count} events; {MOST_EVENTS} are allowed");
+        return Err(Error::invalid(reason::INVALID_BODY, "", detail));
+    }
+    let mut events = Vec::with_capacity(count);
     for item in items {
         if item.user != caller.user && !caller.service {
             return Err(Error::Forbidden(reason::FOREIGN_USER));
@@ -94,10 +99,6 @@ pub fn parse_events(body: &Value, caller: &Caller, key: Option<&str>) -> Result<
                 occurred_at: part.occurred_at,
             });
         }
-    }
-    if events.len() > MOST_EVENTS {
-        let detail = format!("comes to {} events; {MOST_EVENTS} are allowed", events.len());
-        return Err(Error::invalid(reason::INVALID_BODY, "", detail));
     }
     Ok(events)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::json;
 use shared::{
-    cache::{Cache, Document, Generation, Slot, Source},
+    cache::{Cache, Coding, Document, Generation, Slot, Source},
     config::Redis,
     error::Error,
 };
@@ -193,6 +193,7 @@ async fn a_reader_that_loaded_before_a_write_stores_nothing_after_it(kind: Kind)
     let generation = Generation("{race}:g".to_owned());
     let slot = Slot {
         key: "{race}:v".to_owned(),
+        coding: Coding::Identity,
         generations: vec![generation.clone()],
         visibility: Generation("{race}:visibility".to_owned()),
         fresh_for: Duration::from_secs(60),

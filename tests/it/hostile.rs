@@ -282,6 +282,13 @@ async fn only_a_service_records_for_others_and_it_says_for_whom() {
     {
         refused(&caller.record(&[foreign("mallory")]).await, 403, "foreign_user");
     }
+    // What has too many events is malformed, whoever it is of.
+    let sections: Vec<String> = (0..300).map(|_| Uuid::now_v7().to_string()).collect();
+    let split = json!({"userId": "mallory", "timeSpent": 1, "sectionIds": sections});
+    let lena = world.lectern.learner("lena");
+    let request =
+        lena.request(Method::POST, "/progress").header("idempotency-key", "many").json(&json!([split, split]));
+    refused(&Answer::of(request).await, 400, "invalid_body");
     // One event of one's own does not let another's through.
     let answer = world.lectern.learner("lena").record(&[foreign("lena"), foreign("mallory")]).await;
     refused(&answer, 403, "foreign_user");
@@ -755,6 +762,13 @@ async fn no_byte_in_a_path_or_a_query_does_harm() {
         );
         let answer = visitor.get(&format!("/courses/%{byte:02x}")).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{byte:02x}");
+    }
+    // However a cursor is written, the link to the next page has none but its own.
+    for cursor in ["cursor", "cursor=", "%63ursor=", "cursor=&%63ursor"] {
+        let answer = visitor.get(&format!("/courses?{cursor}&limit=1")).await;
+        let next = answer.expect(StatusCode::OK)["nextCursor"].clone();
+        let link = format!("</courses?limit=1&cursor={}>; rel=\"next\"", next.as_str().expect("a cursor"));
+        assert_eq!(answer.header("link"), link, "{cursor}");
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use redis::aio::MultiplexedConnection;
 use shared::{
-    cache::{Body, Cache, Document, Generation, Slot, Source},
+    cache::{Body, Cache, Coding, Document, Generation, Slot, Source},
     config::Redis,
     error::Error,
 };
@@ -224,6 +224,7 @@ fn slot(generations: usize) -> Slot {
     let tag = Uuid::now_v7();
     Slot {
         key: format!("{{{tag}}}:v"),
+        coding: Coding::Identity,
         generations: (0..generations).map(|index| Generation(format!("{{{tag}}}:g{index}"))).collect(),
         visibility: Generation(format!("{{{tag}}}:visibility")),
         fresh_for: Duration::from_secs(60),

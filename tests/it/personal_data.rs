@@ -8,7 +8,7 @@ use redis::cmd;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use shared::{
-    cache::{Cache, Document, Generation, Slot},
+    cache::{Cache, Coding, Document, Generation, Slot},
     config::Config,
     error::Error,
     http::user_segment,
@@ -370,6 +370,7 @@ async fn whoever_loaded_before_an_erasure_stores_nothing_after_it(kind: Kind) {
         ["summary", "summary:admin"].map(|end| keys.iter().rfind(|key| key.ends_with(end)).unwrap());
     let slot = |key: &str| Slot {
         key: key.to_owned(),
+        coding: Coding::Identity,
         generations: vec![Generation(generation.clone())],
         visibility: Generation(format!("v1:{{course:{id}}}:visibility")),
         fresh_for: Duration::from_secs(60),

@@ -30,10 +30,17 @@ pub enum Coding {
 
 impl Coding {
     /// What the key of an entry in this coding ends with.
-    pub fn suffix(self) -> &'static str {
+    pub(super) fn suffix(self) -> &'static str {
         match self {
             Self::Identity => "",
             Self::Gzip => ":gzip",
+        }
+    }
+
+    pub(super) fn other(self) -> Self {
+        match self {
+            Self::Identity => Self::Gzip,
+            Self::Gzip => Self::Identity,
         }
     }
 }
@@ -74,6 +81,15 @@ impl Document {
             Some(packed) => Self { body: Body::Gzip(packed), ..self },
             None => self,
         }
+    }
+
+    /// The same as a text, if that has at most so many bytes.
+    pub(super) fn unpacked(self, most: usize) -> Option<Self> {
+        let text = match self.body {
+            Body::Text(text) => text,
+            Body::Gzip(bytes) => String::from_utf8(gzip::decompress(&bytes, most)?).ok()?,
+        };
+        Some(Self { body: Body::Text(text), ..self })
     }
 }
 
@@ -196,6 +212,8 @@ mod tests {
         assert_eq!(packed.etag, plain.etag);
         let copy = open(seal(&packed, &generations, 1, FRESH_FOR), &seen(&generations), 1).unwrap();
         assert_eq!(copy.document, packed);
+        assert_eq!(packed.clone().unpacked(2_999), None);
+        assert_eq!(packed.unpacked(3_000), Some(plain));
         let short = Document::from("{}".to_owned());
         assert_eq!(short.clone().coded(Coding::Gzip), short);
     }
