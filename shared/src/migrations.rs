@@ -97,6 +97,7 @@ pub const ALL: &[Migration] = migrations![
     "V29__backfill_section_completions",
     "V30__erase_learner_as_owner",
     "V31__vacuum_in_small_steps",
+    "V32__settling_leaves_a_mark",
 ];
 
 impl Migration {

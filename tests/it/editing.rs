@@ -514,6 +514,31 @@ async fn whoever_enrols_and_records_while_an_edit_is_written_is_found_by_the_ref
 }
 
 #[tokio::test]
+async fn figures_know_of_whoever_was_put_right_by_a_batch_in_which_nothing_was_new() {
+    let lectern = Lectern::start().await;
+    let course = lectern.course("ada", &[2]).await;
+    let (teacher, learner) = (lectern.teacher("ada"), lectern.learner("lena"));
+    learner.enrol(&course).await.expect(StatusCode::CREATED);
+    let first = event(&course.sections[0], 5, true);
+    learner.record(std::slice::from_ref(&first)).await.expect(StatusCode::OK);
+    retire(&teacher, &course, &course.sections[1]).await;
+    // As one whom neither the edit nor the refresh has come to, while the course was refreshed.
+    lectern
+        .sql("update enrollments set tree_version = 1, completed_at = null, counted_version = null; delete from course_recounts")
+        .await;
+    lectern.invoke("refresh-analytics", json!({})).await;
+    let path = format!("/courses/{}/analytics", course.id);
+    let completed = async || teacher.get(&path).await.expect(StatusCode::OK)["completedEnrollments"].clone();
+    assert_eq!(completed().await, 0);
+    let again = learner.record(&[first]).await.expect(StatusCode::OK);
+    assert_eq!((&again["recorded"], &again["duplicates"]), (&json!(0), &json!(1)));
+    assert_eq!(lectern.fetch("select completed_at is not null from enrollments").await, "true");
+    lectern.invoke("refresh-analytics", json!({})).await;
+    assert_eq!(completed().await, 1);
+    assert_eq!(lectern.drift().await, 0);
+}
+
+#[tokio::test]
 async fn binaries_of_before_do_no_damage_to_an_edited_course() {
     let lectern = Lectern::start().await;
     let course = lectern.course("ada", &[3]).await;

@@ -1,0 +1,1 @@
+-- Nothing that V31's binaries write is new: tables are vacuumed sooner.
