@@ -20,7 +20,7 @@ API ?=
 SITE ?= dist/site
 # The build whose functions `make sam-local` runs: release or debug.
 PROFILE ?= release
-# More arguments for `cargo test`, as in `make test ARGS='--package shared cursor'`.
+# More arguments for `cargo test`, as in `make test ARGS='--test it roster::'`.
 ARGS ?=
 
 # Sizes of database for the benchmark: s, m and l; see bench/src/scale.rs.

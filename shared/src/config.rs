@@ -1,29 +1,6 @@
 //! Configuration: everything that Lectern reads from its environment, and nowhere else.
 //!
-//! | variable | default | meaning |
-//! |---|---|---|
-//! | `DATABASE_URL` | this or `DB_HOST` | `postgres://user:password@host:port/database`; TLS unless it is on this machine |
-//! | `DB_HOST`, `DB_PORT`, `DB_NAME`, `DB_USER` | –, 5432, –, – | the same in parts, which beside `DATABASE_URL` mean nothing |
-//! | `DB_PASSWORD` | – | the password of `DB_USER` |
-//! | `DB_AUTH` | by password | `iam`: passwords are tokens of the function's role in AWS, made by `AWS_REGION`, `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY` and `AWS_SESSION_TOKEN` |
-//! | `DB_CA_BUNDLE` | public authorities | a PEM file with authorities beside them, for the certificate of PostgreSQL |
-//! | `DB_PREPARE` | `true` for a server on this machine | whether statements are prepared by name, which a server does less work for: `true` only where no proxy or pooler gives one session to several clients |
-//! | `DATABASE_CONNECTIONS` | 1, or `AWS_LAMBDA_MAX_CONCURRENCY` up to 16 | connections an environment may hold |
-//! | `AWS_ENDPOINT_URL_RDS_DATA` | that of the region | another endpoint of the RDS Data API |
-//! | `REDIS_URL` | none: no cache | `redis://user:password@host:port/number`, `rediss://` for TLS |
-//! | `REDIS_CLUSTER` | `false` | `true` where the address is that of a cluster, or of `ElastiCache` Serverless |
-//! | `REDIS_PREFIX` | `lectern` | begins every key, so that several stacks can share a server |
-//! | `REDIS_CA_BUNDLE` | public authorities | a PEM file with the authorities that the server's certificate is checked by |
-//! | `PARKING_TABLE` | none: nothing is parked | the `DynamoDB` table that takes progress while PostgreSQL is away |
-//! | `AWS_ENDPOINT_URL_DYNAMODB` | that of the region | another endpoint for it; plain `http` is taken for an emulator |
-//! | `PROGRESS_MAX_EVENT_AGE_DAYS` | 30 | events that occurred earlier are refused as `too_old` |
-//! | `CANARY_EVERY_MINUTES` | 1 | how often a replay of parked progress sends a canary; between two, a run that finds nothing parked leaves PostgreSQL alone |
-//! | `GROUPS_CLAIM` | `cognito:groups` | the claim that lists the caller's groups |
-//! | `WRITES_PER_MINUTE` | 600 | how many writes a caller may send in the long run; 0: as many as they like |
-//! | `WRITE_BURST` | as many as in a minute | how many of these may come at once |
-//! | `SERVICE_WRITES_PER_MINUTE` | 6000 | the same for the service role, and as many of them at once; 0: no limit |
-//! | `SLOW_STATEMENT_MS` | 1000 | statements slower than this are warned of |
-//! | `SERVICE_NAME` | `lectern` | the stack's name, on log lines and as a dimension of metrics |
+//! docs/OPERATIONS.md explains each variable.
 
 mod postgres;
 

@@ -1,19 +1,11 @@
 //! What Lectern's functions share.
 //!
-//! * Nouns, each in one file with its types, SQL and operations: [`courses`] (read), [`catalogue`] (the lists),
-//!   [`tree`] (as it is sent), [`generation`] (create), [`publication`] and [`content`] (change), [`edits`] (what was
-//!   changed), [`enrollments`], [`progress`] (write), [`submissions`] (written while PostgreSQL is away), [`learning`]
-//!   and [`roster`] (read), [`recount`] (after changes), [`analytics`], [`ledger`]; of all that is kept of one
-//!   user: [`export`], [`erasure`], [`traces`] (what is parked).
-//! * Infrastructure, which knows no noun: [`db`], [`cache`], [`parking`], [`breaker`], [`gzip`], [`http`], [`invocation`],
-//!   [`auth`], [`throttle`], [`body`], [`page`], [`csv`], [`telemetry`], [`config`], [`migrations`], [`cloudformation`],
-//!   [`data_api`].
-//! * [`error`] is the vocabulary both speak.
+//! Nouns, each in one file with its types, SQL and operations, and infrastructure, which knows no noun; the codemap in
+//! docs/ARCHITECTURE.md says what lives where. [`error`] is the vocabulary both speak. Nouns use infrastructure, never
+//! the other way round; functions use nouns and never each other.
 //!
-//! What reaches `DynamoDB` is behind the feature `parking`: its client is larger than all else together, and half of the
+//! What reaches `DynamoDB` is behind the feature `parking`: its client is larger than all else together, and most of the
 //! functions do without.
-//!
-//! Nouns use infrastructure, never the other way round; functions use nouns and never each other.
 
 pub mod access;
 pub mod analytics;

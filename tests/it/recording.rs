@@ -219,7 +219,7 @@ async fn only_who_was_enrolled_can_reset() {
 }
 
 #[tokio::test]
-async fn the_shapes_of_the_guide_work_with_an_idempotency_key() {
+async fn batches_of_every_shape_work_with_an_idempotency_key() {
     let lectern = Lectern::start().await;
     let course = enrolled(&lectern, "alice", &[3]).await;
     let alice = lectern.learner("alice");

@@ -530,14 +530,36 @@ fn pages_of_other_origins_may_say_and_read_all_that_the_api_speaks_of() {
     assert_eq!(cors["ExposeHeaders"], json!(["ETag", "Link", "Location", "Retry-After", "X-Cache"]));
 }
 
-#[test]
-fn the_alarms_are_explained_in_operations_and_no_other() {
+/// What the first column of a table in docs/OPERATIONS.md names; `head` is the table's first line.
+fn explained(head: &str) -> BTreeSet<String> {
     let operations = fs::read_to_string(root().join("docs/OPERATIONS.md")).unwrap();
-    let (_, table) = operations.split_once("| alarm | cause | remedy |").unwrap();
+    let (_, table) = operations.split_once(head).unwrap();
     let (table, _) = table.split_once("\n\n").unwrap();
     let first_cells = table.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
-    let explained: BTreeSet<String> =
-        first_cells.flat_map(|(names, _)| names.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect();
+    first_cells.flat_map(|(names, _)| names.split(", ")).map(|name| name.trim_matches('`').to_owned()).collect()
+}
+
+#[test]
+fn operations_explains_every_parameter_variable_and_metric_and_no_other() {
+    let template = template();
+    let parameters = template.section("Parameters").map(|(name, _)| name.clone());
+    assert_eq!(explained("\n| parameter | default | meaning |\n"), parameters.collect());
+
+    let mut variables = read_variables();
+    // These stand beside the variable that they belong to.
+    let beside = ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+    variables.retain(|name| !beside.contains(&name.as_str()) && name != "AWS_LAMBDA_MAX_CONCURRENCY");
+    // How to log is read apart.
+    variables.extend(["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"].map(str::to_owned));
+    assert_eq!(explained("\n| variable | default | |\n"), variables);
+
+    let metrics = telemetry::METRICS.iter().map(|(name, _)| (*name).to_owned());
+    assert_eq!(explained("\n| metric | unit | counts |\n"), metrics.collect());
+}
+
+#[test]
+fn the_alarms_are_explained_in_operations_and_no_other() {
+    let explained = explained("\n| alarm | cause | remedy |\n");
     let (monitoring, releases) = (nested("monitoring.yaml"), nested("releases.yaml"));
     let made = monitoring.of_type("AWS::CloudWatch::Alarm").chain(releases.of_type("AWS::CloudWatch::Alarm"));
     let made = made.map(|(_, alarm)| text(&alarm["Properties"]["AlarmName"]["Fn::Sub"]).replace("${Service}-", ""));

@@ -1,4 +1,5 @@
-//! Lambda entry point of `GET` of `/courses/{courseId}/progress`, `/lessons/{lessonId}/progress` and `/me/courses`.
+//! Lambda entry point of `GET` of `/courses/{courseId}/progress`, `/lessons/{lessonId}/progress`, `/me/courses`,
+//! `/progress/submissions/{submissionId}` and `/courses/{courseId}/enrollments`.
 
 use std::process::ExitCode;
 

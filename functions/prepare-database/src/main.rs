@@ -1,4 +1,4 @@
-//! Lambda entry point of the first grants.
+//! Lambda entry point of what makes the roles of a new database.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Lambda entry point of `PATCH` and `DELETE /courses/{courseId}`.
+//! Lambda entry point of `PATCH` and `DELETE /courses/{courseId}`, `PUT` of its `/content` and `POST` of its `/lessons`.
 
 use std::process::ExitCode;
 
