@@ -137,6 +137,13 @@ pub struct Slot {
     pub own: Option<Generation>,
 }
 
+impl Slot {
+    /// The same in the other coding.
+    fn otherwise(&self) -> Self {
+        Self { coding: self.coding.other(), ..self.clone() }
+    }
+}
+
 /// The cache, or the absence of one.
 #[derive(Debug)]
 pub struct Cache(Option<Redis>);
@@ -200,11 +207,9 @@ impl Cache {
                 tracing::warn!(error = telemetry::chain(&error), "PostgreSQL is away: a stale copy is served");
                 Ok(counted(copy.document, Source::Stale(copy.age)))
             }
-            (Err(error), copy) => {
-                if copy.is_some() || slot.own.is_some() {
-                    // It is gone, or not for everybody any more, and nobody has told us.
-                    redis.forget(slot).await;
-                }
+            (Err(error), _) => {
+                // It may be gone, or not for everybody any more, and nobody has told us.
+                redis.forget(slot).await;
                 Err(error)
             }
         }
@@ -292,10 +297,13 @@ impl Redis {
         Ok(Found { seen, copy })
     }
 
-    /// The entry in the other coding, as a text, which the answer is made of in either.
+    /// The entry in the other coding, as a text, which the answer is made of in either. What one reader alone wants is
+    /// kept in one coding.
     async fn look_up_otherwise(&self, slot: &Slot) -> Option<Copy> {
-        let other = Slot { coding: slot.coding.other(), ..slot.clone() };
-        let copy = self.look_up(&other).await.ok()?.copy?;
+        if !slot.is_shared || !self.link.admits() {
+            return None;
+        }
+        let copy = self.look_up(&slot.otherwise()).await.ok()?.copy?;
         Some(Copy { document: copy.document.unpacked(MOST_UNPACKED)?, ..copy })
     }
 
@@ -360,7 +368,7 @@ impl Redis {
     /// A generation that is missing voids as well as a new one, so taking it away hurts nobody.
     async fn forget(&self, slot: &Slot) {
         let own = slot.own.iter().map(|Generation(key)| self.key(key));
-        let keys: Vec<String> = own.chain([self.entry(slot)]).collect();
+        let keys: Vec<String> = own.chain([self.entry(slot), self.entry(&slot.otherwise())]).collect();
         let _ = self.link.ask::<i64>("forget", &Cmd::del(keys)).await;
     }
 
