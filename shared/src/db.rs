@@ -434,7 +434,7 @@ pub enum FailureKind {
     TimedOut,
     /// Deadlock, serialization failure, lock not available: rolled back, and likely to work the next time.
     Contention,
-    /// The schema, or a right in it, is not the one that this binary was made for: `migrate` has not run yet.
+    /// The schema is not the one that this binary was made for: `migrate` has not run yet.
     NotMigrated,
     /// A constraint said no.
     Constraint,
@@ -549,8 +549,9 @@ fn classify(code: Option<&SqlState>) -> FailureKind {
             _,
             &SqlState::T_R_SERIALIZATION_FAILURE | &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::LOCK_NOT_AVAILABLE,
         ) => FailureKind::Contention,
-        (_, &SqlState::UNDEFINED_FUNCTION | &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN)
-        | (_, &SqlState::INSUFFICIENT_PRIVILEGE) => FailureKind::NotMigrated,
+        (_, &SqlState::UNDEFINED_FUNCTION | &SqlState::UNDEFINED_TABLE | &SqlState::UNDEFINED_COLUMN) => {
+            FailureKind::NotMigrated
+        }
         // Too many connections, out of memory or disk: the server refused before it did anything.
         ("53", _) => FailureKind::Unreachable,
         ("23", _) => FailureKind::Constraint,
@@ -583,7 +584,6 @@ mod tests {
             ("22001", FailureKind::Fault),
             ("42P01", FailureKind::NotMigrated),
             ("42883", FailureKind::NotMigrated),
-            ("42501", FailureKind::NotMigrated),
             ("42601", FailureKind::Fault),
             ("28P01", FailureKind::Fault),
         ] {

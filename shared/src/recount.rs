@@ -52,7 +52,15 @@ const LOCK: Statement = Statement {
         for no key update",
 };
 
-const SETTLE: Statement = Statement { name: "recount.settle", sql: "select settle_standings_v1($1, $2) as count" };
+const SETTLE: Statement = Statement {
+    name: "recount.settle",
+    sql: "with settled as (
+            select settle_standings_v1($1, $2) as count
+        ), marked as (
+            insert into course_changes (course_id) select $1 from settled where settled.count > 0
+        )
+        select settled.count from settled",
+};
 
 /// Leaves the course to the refresh.
 const LEAVE: Statement = Statement {
