@@ -324,6 +324,11 @@ pub fn format(request: &Request) -> Format {
     if preference(accept, "text/csv") > preference(accept, "application/json") { Format::Csv } else { Format::Json }
 }
 
+/// What a parameter of an `Accept` or an `Accept-Encoding` says after `q=`, if it is that one.
+fn weight(parameter: &str) -> Option<&str> {
+    parameter.strip_prefix(['q', 'Q'])?.strip_prefix('=')
+}
+
 /// How much an `Accept` wants a media type, from 0 to 1: what it says of the type counts before what it says of the types
 /// of its kind, and that before what it says of all. A weight that is none counts nothing, and so do other parameters.
 fn preference(accept: &str, media_type: &str) -> f32 {
@@ -332,7 +337,7 @@ fn preference(accept: &str, media_type: &str) -> f32 {
         unquoted(accept, ',').find_map(|range| {
             let mut parts = unquoted(range, ';').map(str::trim);
             let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
-            let weight = parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('='));
+            let weight = parts.find_map(weight);
             let weight = weight.map_or(Some(1.0), |weight| weight.parse().ok().filter(|w| (0.0..=1.0).contains(w)));
             weight.filter(|_| is_named)
         })
@@ -558,8 +563,7 @@ fn accepts_gzip(accept: &str) -> bool {
         accept.split(',').find_map(|coding| {
             let mut parts = coding.split(';').map(str::trim);
             let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(wanted));
-            let quality =
-                parts.find_map(|part| part.strip_prefix(['q', 'Q'])?.strip_prefix('=')?.trim().parse::<f32>().ok());
+            let quality = parts.find_map(|part| weight(part)?.trim().parse::<f32>().ok());
             named.then(|| quality.unwrap_or(1.0) > 0.0)
         })
     };

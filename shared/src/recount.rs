@@ -52,6 +52,7 @@ const LOCK: Statement = Statement {
         for no key update",
 };
 
+/// Marks the course as `settle_standings_v1` does since V32, for schemas that do not have it yet.
 const SETTLE: Statement = Statement {
     name: "recount.settle",
     sql: "with settled as (

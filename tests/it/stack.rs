@@ -546,9 +546,10 @@ fn operations_explains_every_parameter_variable_and_metric_and_no_other() {
     assert_eq!(explained("\n| parameter | default | meaning |\n"), parameters.collect());
 
     let mut variables = read_variables();
-    // These stand beside the variable that they belong to.
-    let beside = ["AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
-    variables.retain(|name| !beside.contains(&name.as_str()) && name != "AWS_LAMBDA_MAX_CONCURRENCY");
+    // What Lambda sets stands beside the variable that it belongs to.
+    for (name, _) in NOT_SET.iter().filter(|(_, why)| *why == "by Lambda") {
+        assert!(variables.remove(*name), "{name} is not read");
+    }
     // How to log is read apart.
     variables.extend(["AWS_LAMBDA_LOG_FORMAT", "AWS_LAMBDA_LOG_LEVEL"].map(str::to_owned));
     assert_eq!(explained("\n| variable | default | |\n"), variables);
