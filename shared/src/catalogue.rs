@@ -105,8 +105,8 @@ struct Listing {
     all: Prepared,
     /// Those of a difficulty, $1. How many there are of it decides on the index.
     of_difficulty: Statement,
-    /// Those that match a search. So do its words.
-    matching: Statement,
+    /// Those that match a search. Whatever its words are, the index of words serves it best, or hardly worse.
+    matching: Prepared,
 }
 
 impl Listing {
@@ -138,7 +138,7 @@ macro_rules! listing {
 /// A page of those that match.
 macro_rules! matching_in_order {
     ($name:literal, $key:literal, $behind:literal, $direction:literal) => {
-        Statement {
+        Prepared(Statement {
             name: concat!("catalogue.search_", $name),
             sql: concat!(
                 "select ",
@@ -158,7 +158,7 @@ macro_rules! matching_in_order {
                 $direction,
                 " limit $4"
             ),
-        }
+        })
     };
 }
 
@@ -172,7 +172,7 @@ const BY_TITLE: Listing = listing!("title", r#"lower(courses.title) collate "C""
 const POPULAR: Listing = listing!("popular", "courses.enrollment_count", "<", " desc");
 
 /// Of a search only.
-const BY_RELEVANCE: Statement = matching_in_order!("relevance", "courses.rank", "<", " desc");
+const BY_RELEVANCE: Prepared = matching_in_order!("relevance", "courses.rank", "<", " desc");
 
 /// By `courses_owner_idx`.
 const LIST_AUTHORED: Prepared = Prepared(Statement {
