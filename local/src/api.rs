@@ -99,13 +99,17 @@ impl Api {
     }
 
     fn app_of(&self, function: &template::Function) -> Arc<App> {
-        let own = function.role.as_ref().and_then(|role| self.in_roles.get(role));
-        own.unwrap_or(&self.app).clone()
+        function.role.as_ref().map_or(&self.app, |role| self.app_in(role)).clone()
     }
 
     /// What the functions share.
     pub fn app(&self) -> &Arc<App> {
         &self.app
+    }
+
+    /// What the functions of a role share.
+    pub fn app_in(&self, role: &str) -> &Arc<App> {
+        self.in_roles.get(role).unwrap_or(&self.app)
     }
 
     /// The routes and limits.

@@ -261,6 +261,11 @@ impl Lectern {
         self.api.app()
     }
 
+    /// The same of those that come to PostgreSQL in a role.
+    pub(crate) fn app_in(&self, role: &str) -> &Arc<App> {
+        self.api.app_in(role)
+    }
+
     /// A good token.
     pub(crate) fn token(&self, grant: &Grant) -> String {
         self.api.authorizer().mint(grant, Utc::now()).expect("a token")
