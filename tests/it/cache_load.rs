@@ -25,6 +25,8 @@ use crate::{
 
 /// For a moment in which Redis, which the machine has much else to do beside, is quick enough for our time limits.
 const CALM_COMES: Duration = Duration::from_secs(240);
+/// What a write waits at the least for a Redis that does not answer.
+const TELLING_LIMIT: Duration = Duration::from_millis(50);
 const OK: StatusCode = StatusCode::OK;
 /// A whole lecture hall.
 const READERS: usize = 200;
@@ -426,16 +428,22 @@ impl Field {
         let rounds_done = AtomicUsize::new(0);
         let begun = Notify::new();
         let with = pairs.iter_mut().enumerate().map(async |(number, pair)| {
-            let mut times = Vec::new();
+            let (mut times, mut waited) = (Vec::new(), false);
             for round in 0..rounds {
                 let (here, there) = (&cached[(round + number) % 2], &cached[(round + number + 1) % 2]);
                 let answer = timed(&mut times, pair.write(here)).await;
                 assert!(answer.status.is_success(), "{}: {}", answer.status, answer.text);
+                waited |= times.last() >= Some(&TELLING_LIMIT);
                 for path in pair.paths() {
                     let reader = there.learner(&pair.learner);
                     let answer = timed(&mut times, reader.get(&path)).await;
                     let expected = plain.learner(&pair.learner).get(&path).await;
                     let source = answer.header("x-cache");
+                    let is_right = shown(&answer) == shown(&expected);
+                    // What Redis could not hear of in time leaves old copies, and whoever wrote it has waited for that.
+                    if !is_right && source == "hit" && waited {
+                        continue;
+                    }
                     assert_eq!(shown(&answer), shown(&expected), "{path}, round {}, {source}", pair.round);
                 }
                 if rounds_done.fetch_add(1, Ordering::Relaxed) == 3 {
@@ -552,6 +560,21 @@ async fn a_redis_that_hangs_changes_no_answer_and_hardly_slows_any() {
     is_hardly_slower(&mut field).await;
     field.server.signal("-CONT");
     field.server.wait_for("PONG").await;
+    field.is_as_without().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_redis_that_stutters_hides_a_write_only_from_whoever_has_waited_for_it() {
+    let mut field = Field::start().await;
+    let stutter = async |server: &mut Server| {
+        for pause in 0..20 {
+            server.signal("-STOP");
+            tokio::time::sleep(Duration::from_millis(40 + 10 * pause)).await;
+            server.signal("-CONT");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    field.work(64, stutter).await;
     field.is_as_without().await;
 }
 
